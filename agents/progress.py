@@ -1,21 +1,19 @@
-"""Progress on the terminal: a bar with rate and time left, or plain lines in a log. Start reading at `bar`."""
+"""Output of the command line: progress (`worldmodel.training.progress`), hints and results. Start reading at `bar`."""
 
 import textwrap
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.live import Live
+from rich.console import Console, ConsoleOptions
 from rich.table import Table
-from rich.text import Text
 
 from worldmodel.agents.shell import command
 from worldmodel.messages import format_number
-from worldmodel.training.progress import LINE_SECONDS, Lines, Task
-from worldmodel.training.progress import Progress as Callback
+from worldmodel.training import progress
+from worldmodel.training.progress import Progress
 from worldmodel.training.progress import duration as duration
 
 if TYPE_CHECKING:  # agents.analysis.verdicts imports torch, which is slow
@@ -60,12 +58,12 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def busy(title: str) -> Iterator[None]:
-    """Show a title while a block runs; in a log, only if it takes longer than `LINE_SECONDS`."""
+    """Show a title while a block runs; in a log, only if it takes longer than `progress.LINE_SECONDS`."""
     if console.is_terminal:
         with console.status(title):
             yield
         return
-    timer = threading.Timer(LINE_SECONDS, console.print, [f"{title} ..."], {"markup": False})
+    timer = threading.Timer(progress.LINE_SECONDS, console.print, [f"{title} ..."], {"markup": False})
     timer.daemon = True
     timer.start()
     try:
@@ -85,35 +83,9 @@ class Stages:
         console.print(f"stage {self.names.index(name) + 1} of {len(self.names)}: {name}", markup=False)
 
 
-@contextmanager
-def bar(title: str, unit: str = "") -> Iterator[Callback]:
+def bar(title: str, unit: str = "") -> AbstractContextManager[Progress]:
     """Show progress while a block runs; yields a callback for ``progress`` arguments, with the finished and total units."""
-    if console.is_terminal:
-        with _live(Task(title, unit)) as callback:
-            yield callback
-    else:
-        yield _lines(title, unit)
-
-
-def _lines(title: str, unit: str) -> Lines:
-    """Return a progress callback that prints lines, for a log."""
-    return Lines(title, unit, lambda line: console.print(line, markup=False))
-
-
-@contextmanager
-def late_bar(title: str, unit: str = "", words: str = "") -> Iterator[Callback]:
-    """Show a bar below a line of ``words``, from the first call of the callback: an error before it leaves no bar."""
-    with ExitStack() as stack:
-        bars: list[Callback] = []
-
-        def progress(done: int, total: int, note: str) -> None:
-            if not bars:
-                if words:
-                    console.print(words, markup=False)
-                bars.append(stack.enter_context(bar(title, unit)))
-            bars[0](done, total, note)
-
-        yield progress
+    return progress.bar(title, unit, console)
 
 
 ROWS = 12
@@ -123,25 +95,28 @@ ROWS = 12
 class EvolutionProgress:
     """Callbacks of an evolution: generations, their metrics, and the episodes of the current generation."""
 
-    def __init__(self, bar: Callback, show: Callable[[deque[dict[str, Any]]], None]) -> None:
-        self._bar, self._show = bar, show
+    def __init__(self) -> None:
+        self.bar: Progress = progress.silent
         self._latest = (0, 0, "")
         self._rows: deque[dict[str, Any]] = deque(maxlen=ROWS)
 
     def progress(self, done: int, total: int, note: str) -> None:
         """Update the number of finished generations, for `agents.evolve`."""
         self._latest = (done, total, note)
-        self._bar(done, total, note)
+        self.bar(done, total, note)
 
     def on_generation(self, row: dict[str, Any]) -> None:
         """Add the metrics of a generation to the table, for `agents.evolve`."""
         self._rows.append(row)
-        self._show(self._rows)
 
     def episodes(self, done: int, total: int, note: str) -> None:
         """Update the number of finished episodes of the generation, for `rollouts.EnvFitness`."""
         generation, generations, last_note = self._latest
-        self._bar(generation, generations, f"{done}/{total} episodes; {last_note}".removesuffix("; "))
+        self.bar(generation, generations, f"{done}/{total} episodes; {last_note}".removesuffix("; "))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Render the table for the current width."""
+        yield table_of(list(self._rows), options.max_width)
 
 
 @contextmanager
@@ -151,16 +126,9 @@ def generations(title: str) -> Iterator[EvolutionProgress]:
     Yields:
         The callbacks for the library.
     """
-    if not console.is_terminal:
-        yield EvolutionProgress(_lines(title, "generations"), lambda rows: None)
-        return
-    shown: list[dict[str, Any]] = []
-
-    def show(rows: Iterable[dict[str, Any]]) -> None:
-        shown[:] = rows
-
-    with _live(Task(title, "generations"), lambda width: table_of(shown, width)) as callback:
-        yield EvolutionProgress(callback, show)
+    shown = EvolutionProgress()
+    with progress.bar(title, "generations", console, above=shown) as shown.bar:
+        yield shown
 
 
 COLUMNS = (
@@ -219,55 +187,6 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     if steps := row.get("steps", 0) + row.get("eval_steps", 0):
         cells |= {"steps": f"{steps:,}", "steps/s": f"{steps / max(row['seconds'], 1e-3):,.0f}"}
     return cells
-
-
-class _Row:
-    """A rich renderable of a bar that fits the width of the terminal at each refresh."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render one line, with 3 free columns for the ^C that a terminal adds."""
-        row = self.task.row(options.max_width - 3, *(("#", "-") if options.ascii_only else ()))
-        styles = ("", "bar.finished" if self.task.finished else "bar.complete", "bar.back", "progress.remaining", "dim")
-        yield Text.assemble(*zip(row, styles, strict=True), no_wrap=True, overflow="crop")
-
-
-@contextmanager
-def _live(task: Task, above: Callable[[int], RenderableType] | None = None) -> "Iterator[Callback]":
-    """Show a task while a block runs; the bar appears at the first progress, and disappears if the block raises.
-
-    Args:
-        task: Task.
-        above: Function from a width in characters to a renderable above the bar. None: only the bar.
-    """
-    renderable = Group(_Above(above), _Row(task)) if above else _Row(task)
-    with Live(console=console, refresh_per_second=8) as live:
-
-        def callback(done: int, total: int, note: str) -> None:
-            first = not task.clock.ticks
-            if line := task.update(done, total, note):
-                console.print(line, markup=False)
-            if first:
-                live.update(renderable)
-
-        try:
-            yield callback
-        except BaseException:
-            live.transient = True
-            raise
-
-
-class _Above:
-    """A rich renderable above a bar that fits the width of the terminal at each refresh."""
-
-    def __init__(self, make: Callable[[int], RenderableType]) -> None:
-        self.make = make
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render the part for the current width."""
-        yield self.make(options.max_width)
 
 
 def size(count: float) -> str:

@@ -126,7 +126,7 @@ def test_a_bar_fits_the_terminal_and_the_time_left_stays(monkeypatch, width, tit
     now[0] = 3_700.0
     task.update(12_345, 100_000, note)
     screen = Console(file=io.StringIO(), force_terminal=True, width=width)
-    screen.print(cli_progress._Row(task))
+    screen.print(task)
     [line] = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.file.getvalue()).splitlines()
     assert len(line) <= width - 2  # leaves room for ^C
     assert "7 h 17 min" in line
@@ -186,12 +186,12 @@ def test_fresh_and_finished_work_is_not_resumed(monkeypatch):
 def test_logs_name_long_work_without_a_count(monkeypatch):
     screen = Console(file=io.StringIO(), width=140)
     monkeypatch.setattr(cli_progress, "console", screen)
-    monkeypatch.setattr(cli_progress, "LINE_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
     with cli_progress.busy("compile"):
         cli_progress.threading.Event().wait(0.2)
     assert screen.file.getvalue().startswith("compile")
     assert screen.file.getvalue().count("\n") == 1
-    monkeypatch.setattr(cli_progress, "LINE_SECONDS", 60.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 60.0)
     with cli_progress.busy("quick"):
         pass
     assert "quick" not in screen.file.getvalue()

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import time
 
 import numpy as np
@@ -12,7 +13,7 @@ import worldmodel
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, agents, envs, fit, rollouts
 from worldmodel.agents import Agent, LinearController, evaluate, evolve, imitate
-from worldmodel.training.progress import Lines
+from worldmodel.training.progress import Lines, Task
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("name", WORK)
 def test_true_shows_progress_and_false_is_silent(name, store, world, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
     WORK[name](store, world, progress=False)
     assert capsys.readouterr().err == ""
     WORK[name](store, world, progress=True)
@@ -68,14 +70,15 @@ def test_true_shows_progress_and_false_is_silent(name, store, world, capsys, mon
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
     WORK[name](store, world, progress=True)
-    shown = screen.getvalue()
-    assert shown.startswith("\r")
-    assert all(len(line.removeprefix("\x1b[K").rstrip("\n")) < 80 for line in shown.split("\r"))
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert "━" in shown
+    assert all(len(line) < 80 for line in re.split(r"[\r\n]", shown))
     with pytest.raises((ValueError, TypeError), match="progress"):
         WORK[name](store, world, progress="yes")
 
 
 def test_an_interrupted_bar_is_removed(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
 
@@ -84,7 +87,8 @@ def test_an_interrupted_bar_is_removed(monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         evolve(LinearController(2, 1), stop, generations=3, progress=True)
-    assert screen.getvalue().endswith("\r\x1b[K")
+    text = screen.getvalue()
+    assert "\x1b[2K" in text[text.rindex("evolve") :]  # cleared after it was last drawn
 
 
 def test_missing_arguments_raise_type_errors():
@@ -145,9 +149,22 @@ def test_reprs_are_one_short_line(store, world):
 def test_logs_repeat_no_line(monkeypatch):
     now, lines = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    report = Lines("play", "episodes", lines.append)
+    report = Lines(Task("play", "episodes"), lines.append)
     for done in (0, 0, 1, 1, 1, 1, 2, 2):
         report(done, 2, "")
         now[0] += 4.0
     assert len(lines) == 3  # the start, the first episode, the end
     assert "1/2" in lines[1] and "2/2" in lines[2]
+
+
+def test_a_terminal_without_control_codes_gets_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    evolve(
+        LinearController(2, 1),
+        lambda population, seed: -np.square(population).sum(axis=1),
+        generations=3,
+        progress=True,
+    )
+    assert "\x1b" not in screen.getvalue() and "3/3" in screen.getvalue()

@@ -1,26 +1,28 @@
-"""Report the progress of long work to a callback; ``True`` shows a bar on stderr.
+"""Report the progress of long work to a callback: a bar in a terminal, or plain lines in a log or a notebook.
 
-Start reading at `shows_progress`. `agents.progress` uses `Task` for the bars of the command line.
+Start reading at `bar`; the command line uses it through `agents.progress`. `shows_progress` gives functions ``progress=True``.
 """
 
 import functools
 import inspect
-import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, ParamSpec, TypeVar
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
 
 Progress = Callable[[int, int, str], None]
 """Called as ``progress(done, total, note)``; ``note`` is a short text such as ``"loss 31.2"``."""
 
 LINE_SECONDS = 5.0
 """Shortest time between two lines without a terminal, in seconds."""
-REFRESH_SECONDS = 0.1
-"""Shortest time between two updates of a bar in a terminal, in seconds."""
-BAR_WIDTH, MIN_BAR_WIDTH, MIN_NOTE_WIDTH, MIN_TITLE_WIDTH = 24, 8, 10, 8
-"""Width of a bar in characters, and smallest widths of a bar, a note and a title."""
+BAR_WIDTH, MIN_BAR_WIDTH, MIN_NOTE_WIDTH, MIN_TITLE_WIDTH = 24, 8, 10, 24
+"""Width of a bar in characters, and smallest widths of a bar, a note and a title beside other parts."""
 SLOW_RATE = 0.5
 """Rate per second below which the seconds per unit are shown."""
 
@@ -76,14 +78,10 @@ class Clock:
         """Format the rate; for slow work, the seconds per unit."""
         if not self.rate:
             return ""
-        rate, seconds = self.rate, 1 / self.rate
-        if rate >= SLOW_RATE:
-            return f"{rate:,.0f} {unit}/s" if rate >= 100 else f"{rate:.3g} {unit}/s"
-        return (
-            f"{seconds:,.0f} s/{unit.removesuffix('s')}"
-            if seconds >= 100
-            else f"{seconds:.3g} s/{unit.removesuffix('s')}"
-        )
+        slow = self.rate < SLOW_RATE
+        value = 1 / self.rate if slow else self.rate
+        number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        return f"{number} s/{unit.removesuffix('s')}" if slow else f"{number} {unit}/s"
 
     def seconds_left(self, total: int) -> float | None:
         """Return the estimated seconds until the end; None before the first unit."""
@@ -93,19 +91,8 @@ class Clock:
         return max((total - done) / self.rate - (time.monotonic() - latest), 0.0)
 
 
-class Row(NamedTuple):
-    """Parts of a bar, each with its leading space."""
-
-    title: str
-    filled: str
-    empty: str
-    numbers: str
-    """Count, rate and times."""
-    note: str
-
-
 class Task:
-    """Work that reports its progress.
+    """Work that reports its progress, as a bar for rich.
 
     Args:
         title: Name of the work.
@@ -119,23 +106,16 @@ class Task:
 
     def update(self, done: int, total: int, note: str) -> str | None:
         """Record progress; on the first tick of resumed work, return a line with the update or step where it resumed."""
-        first = not self.clock.ticks
+        resumed = not self.clock.ticks and 1 < done < total  # a new training reports after its first update
         self.clock.tick(done)
         self.done, self.total, self.note = done, total, " ".join(note.split())
-        going_on = first and 1 < done < total  # a new training reports after its first update
-        return (
-            f"{self.title}: resumed at {self.unit.removesuffix('s') or 'step'} {done} of {total}" if going_on else None
-        )
-
-    @property
-    def finished(self) -> bool:
-        """Whether all units are finished."""
-        return 0 < self.total <= self.done
+        unit = self.unit.removesuffix("s") or "step"
+        return f"{self.title}: resumed at {unit} {done} of {total}" if resumed else None
 
     @property
     def time_left(self) -> str:
         """Formatted time left; empty if unknown or finished."""
-        seconds = None if self.finished else self.clock.seconds_left(self.total)
+        seconds = None if 0 < self.total <= self.done else self.clock.seconds_left(self.total)
         return "" if seconds is None else f"{duration(seconds)} left"
 
     def line(self) -> str:
@@ -143,47 +123,51 @@ class Task:
         parts = [f"{self.done}/{self.total}", self.clock.speed(self.unit), self.time_left, self.note]
         return f"{self.title}: {', '.join(filter(None, parts))}"
 
-    def row(self, width: int, filled: str = "━", empty: str = "─") -> Row:
-        """Format a bar of at most ``width`` characters.
+    def parts(self, width: int) -> dict[str, str]:
+        """Return the parts of a bar of at most ``width`` characters; with too little room, some are shorter or empty."""
+        passed, left = duration(time.monotonic() - self.started), self.time_left
+        parts = {
+            "title": self.title,
+            "bar": " " * MIN_BAR_WIDTH if self.total else "",
+            "count": f"{self.done}/{self.total}" if self.total else "",
+            "speed": self.clock.speed(self.unit),
+            "passed": left and f"{passed},",
+            "left": left or passed,
+            "note": self.note,
+        }
+        widths = {"title": min(len(self.title), MIN_TITLE_WIDTH), "note": min(len(self.note), MIN_NOTE_WIDTH)}
 
-        With too little room, parts are shortened or removed in this order: the note, the elapsed time, most of the bar, the
-        end of the title, the bar, the rate, the count, the time left.
-        """
-        count, speed = f"{self.done}/{self.total}" if self.total else "", self.clock.speed(self.unit)
-        passed = duration(time.monotonic() - self.started)
-        left, least = self.time_left or passed, min(len(self.title), MIN_TITLE_WIDTH)
-        times = ", ".join(filter(None, (passed, self.time_left)))
-        wanted = [
-            " ".join(filter(None, parts)) for parts in ((count, speed, times), (count, speed, left), (count, left))
-        ]
-        note = min(len(self.note), MIN_NOTE_WIDTH) + 1 if self.note else 0
-        beside = len(self.title) + 1 + (MIN_BAR_WIDTH + 1 if self.total else 0) + note
-        numbers = wanted[0]
-        if beside + len(numbers) > width:
-            numbers = next((text for text in wanted[1:] if least + 1 + len(text) <= width), left)
-        room = width - len(numbers) - 1  # width of title, bar and note
-        title = shorten(
-            self.title, max(room, 0) if room < least + MIN_BAR_WIDTH + 1 else max(room - MIN_BAR_WIDTH - 1, least)
-        )
-        room -= len(title)
-        bar = 0
-        if self.total and room > MIN_BAR_WIDTH:
-            bar = max(min(BAR_WIDTH, room - 1 - (len(self.note) + 1 if self.note else 0)), MIN_BAR_WIDTH)
-            room -= bar + 1
-        note = room - 1 if room > MIN_NOTE_WIDTH or room > len(self.note) else 0
-        whole = round(bar * min(self.done / self.total, 1)) if bar else 0
-        return Row(
-            title,
-            f" {filled * whole}" if bar else "",
-            empty * (bar - whole),
-            shorten(f" {numbers}" if title else numbers, width),
-            f" {shorten(self.note, note)}" if note and self.note else "",
-        )
+        def room() -> int:
+            used = (min(len(text), widths.get(name, len(text))) + 1 for name, text in parts.items() if text)
+            return width + 1 - sum(used)
+
+        for name in ("passed", "note", "bar", "speed", "count"):
+            if room() < 0:
+                parts[name] = ""
+        for name in widths:
+            widths[name] = max(widths[name] + room(), 0)
+            parts[name] = shorten(parts[name], widths[name])
+        if parts["bar"]:
+            parts["bar"] = " " * min(MIN_BAR_WIDTH + room(), BAR_WIDTH)
+        return parts
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Render one line, with 3 free columns for the ^C that a terminal adds."""
+        parts, marks = self.parts(options.max_width - 3), "#-" if options.ascii_only else "━─"
+        filled = round(len(parts["bar"]) * min(self.done / self.total, 1)) if self.total else 0
+        parts["bar"] = marks[0] * filled + marks[1] * (len(parts["bar"]) - filled)
+        line = Text(no_wrap=True, overflow="crop")
+        for name, text in parts.items():
+            style = {"title": "", "note": "dim", "bar": "bar.back"}.get(name, "progress.remaining")
+            line.append(f"{' ' if line and text else ''}{text}", style)
+        start = len(parts["title"]) + 1
+        line.stylize("bar.finished" if 0 < self.total <= self.done else "bar.complete", start, start + filled)
+        yield line
 
 
 def shorten(text: str, width: int) -> str:
     """Shorten a text to at most ``width`` characters; a shortened text ends with dots."""
-    return text if len(text) <= width else f"{text[: max(width - 2, 0)]}.."[: max(width, 0)]
+    return text if len(text) <= width else f"{text[: max(width - 2, 0)]}.."[:width]
 
 
 class Lines:
@@ -192,8 +176,8 @@ class Lines:
     The first call writes the first line, so that an error before it is the only line.
     """
 
-    def __init__(self, title: str, unit: str, write: Callable[[str], None]) -> None:
-        self.task, self.write = Task(title, unit), write
+    def __init__(self, task: Task, write: Callable[[str], None]) -> None:
+        self.task, self.write = task, write
         self.shown = float("-inf")
         self.written: tuple[int, int, str] | None = None
 
@@ -201,9 +185,9 @@ class Lines:
         """Report progress; unchanged progress is not written again."""
         if (done, total, note) == self.written:
             return
-        going_on, now = self.task.update(done, total, note), time.monotonic()
+        resumed, now = self.task.update(done, total, note), time.monotonic()
         if self.shown == float("-inf"):
-            self.write(going_on or f"{self.task.title} ...")
+            self.write(resumed or f"{self.task.title} ...")
             self.shown, self.written = now, (done, total, note)
         if (now - self.shown < LINE_SECONDS and done < total) or (done >= total and self.shown == float("inf")):
             return
@@ -211,31 +195,43 @@ class Lines:
         self.write(self.task.line())
 
 
-class TextBar:
-    """A bar in the terminal of stderr that is redrawn in its line."""
+@contextmanager
+def bar(title: str, unit: str, console: Console, above: RenderableType | None = None) -> Iterator[Progress]:
+    """Show progress while a block runs: a bar in a terminal, else lines.
 
-    def __init__(self, title: str, unit: str) -> None:
-        self.task, self.stream = Task(title, unit), sys.stderr
-        self.shown, self.open = float("-inf"), False
+    Both appear at the first progress: an error before it leaves nothing. The bar disappears if the block raises.
 
-    def __call__(self, done: int, total: int, note: str) -> None:
-        """Report progress."""
-        if going_on := self.task.update(done, total, note):
-            self.stream.write(f"{going_on}\n")
-        if time.monotonic() - self.shown < REFRESH_SECONDS and done < total:
-            return
-        self.shown = time.monotonic()
-        width = shutil.get_terminal_size().columns - 3  # room for ^C
-        plain = (self.stream.encoding or "").lower().replace("-", "") != "utf8"
-        self.stream.write(f"\r\x1b[K{''.join(self.task.row(width, *(('#', '-') if plain else ())))}")
-        self.open = True
-        self.stream.flush()
+    Args:
+        title: Name of the work.
+        unit: Name of the counted units, in the plural.
+        console: Where to show it.
+        above: What to show above the bar. None: nothing.
 
-    def close(self) -> None:
-        """End the bar's line; keep a finished bar and remove an unfinished one."""
-        if self.open:
-            self.stream.write("\n" if self.task.finished else "\r\x1b[K")
-            self.stream.flush()
+    Yields:
+        The function that takes the progress.
+    """
+    task = Task(title, unit)
+
+    def write(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield Lines(task, write)
+        return
+    with Live(console=console, refresh_per_second=8, redirect_stdout=sys.stdout.isatty()) as live:
+
+        def report(done: int, total: int, note: str) -> None:
+            first = not task.clock.ticks
+            if resumed := task.update(done, total, note):
+                write(resumed)
+            if first:
+                live.update(task if above is None else Group(above, task))
+
+        try:
+            yield report
+        except BaseException:
+            live.transient = True
+            raise
 
 
 def shows_progress(title: str, unit: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -253,17 +249,9 @@ def shows_progress(title: str, unit: str) -> Callable[[Callable[P, R]], Callable
             progress = bound.arguments.get("progress")
             if not isinstance(progress, bool):
                 return function(*args, **kwargs)
-            if not progress:
-                bound.arguments["progress"] = silent
+            console = Console(stderr=True, highlight=False, force_jupyter=False)
+            with bar(title, unit, console) if progress else nullcontext(silent) as bound.arguments["progress"]:
                 return function(*bound.args, **bound.kwargs)
-            if not sys.stderr.isatty():
-                bound.arguments["progress"] = Lines(title, unit, lambda line: print(line, file=sys.stderr, flush=True))
-                return function(*bound.args, **bound.kwargs)
-            bar = bound.arguments["progress"] = TextBar(title, unit)
-            try:
-                return function(*bound.args, **bound.kwargs)
-            finally:
-                bar.close()
 
         return wrapped
 

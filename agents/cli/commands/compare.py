@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from worldmodel.agents.cli.commands.common import add_run
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.progress import answers, late_bar
+from worldmodel.agents.progress import answers, bar
 from worldmodel.io.paths import folder_path
 
 
@@ -60,8 +60,7 @@ def compare(options: Namespace) -> None:
     chosen, latent_targets = {name: known[name] for name in names}, tuple(dict.fromkeys(options.latent_targets))
     sizes = (options.seeds, options.num_updates, options.batch_size, options.seq_len)
     counts = f"{len(chosen)} variants x {options.seeds} seeds x {len(latent_targets)} targets"
-    counts += f" = {len(chosen) * options.seeds * len(latent_targets)} trainings"
-    with late_bar("compare memories", "trainings", counts) as progress:
+    with bar(f"compare memories: {counts}", "trainings") as progress:
         train.compare(run, out, chosen, *sizes, latent_targets, options.workers, progress)
     page = write_comparison(out, run.store().env, _command(options), time.monotonic() - began)
     answers.print(f"Report: {page}", markup=False)

@@ -12,7 +12,7 @@ from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.config.validate import validate
 from worldmodel.agents.density.config import PRESETS, DensityConfig, corpus_kind
-from worldmodel.agents.progress import answers, late_bar, next_hint, quiet_other_processes
+from worldmodel.agents.progress import answers, bar, next_hint, quiet_other_processes
 from worldmodel.io.paths import expand, folder_path
 
 
@@ -47,7 +47,7 @@ def fit(options: Namespace) -> None:
 
     quiet_other_processes()
     folder = folder_path(options.out or f"runs/density-{settings.data.partition(':')[0]}-{settings.model}", "out")
-    with late_bar("fit a density", "updates") as progress:
+    with bar("fit a density", "updates") as progress:
         evaluation = fit_density(settings, folder, progress)
     answers.print(f"{evaluation}\nReport: {folder / 'report.html'}", markup=False)
     next_hint("worldmodel", "density", "sample", folder)
@@ -75,7 +75,7 @@ def evaluate(options: Namespace) -> None:
     """Evaluate a density, and print and save the result."""
     from worldmodel.agents.density import evaluate_density
 
-    with late_bar("evaluate a density", "sequences") as progress:
+    with bar("evaluate a density", "sequences") as progress:
         evaluation = evaluate_density(options.run, options.part, options.samples, options.data, progress)
     path = evaluation.save(expand(options.run) / f"evaluation-{options.part}.json")
     answers.print(f"{evaluation}\n{path}", markup=False)
@@ -121,7 +121,7 @@ def sample(options: Namespace) -> None:
         path = complete_images(options.run, *common, options.data)
         answers.print(f"{path} (rows: given half, completed image, true image)", markup=False)
         return
-    with late_bar("draw samples", "events") as progress:
+    with bar("draw samples", "events") as progress:
         drawn = sample_density(options.run, *common, options.length, progress)
     if training := TrainingSummary.from_run(options.run):
         answers.print(
