@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from worldmodel import Memory, WorldModel
-from worldmodel.imagination import Imaginer, draw_noise_block, imagine, imagine_steps
+from worldmodel.imagination import Imaginer, NoiseStreams, imagine, imagine_steps
 from worldmodel.messages import format_number
 from worldmodel.rng import Stream
 from worldmodel.rollouts.ensemble import ModelEnsemble, dream_start_states
@@ -229,20 +229,12 @@ def common_random_numbers(
 ) -> Iterator[Noise]:
     """Yield the noise of each step, (population * dreams, ...); the noise of dream n depends on (seed, n) alone.
 
-    `NOISE_BLOCK` steps are drawn at once, from one generator per dream, or per group of ``group_size`` dreams.
+    Dreams of a group of ``group_size`` share their noise.
     """
     rngs = [np.random.default_rng([seed, Stream.NOISE, number]) for number in range(-(-num_rollouts // group_size))]
-    group = np.arange(num_rollouts) // group_size
-    like = next(world.memory.parameters())
-
-    def to_tensor(blocks: list[np.ndarray]) -> Tensor:
-        stacked = torch.from_numpy(np.stack(blocks, axis=1)[:, group]).to(like)  # (time, dreams, ...)
-        return stacked.repeat(1, population, *(1 for _ in stacked.shape[2:]))
-
-    while True:
-        block = [draw_noise_block(world, rng) for rng in rngs]
-        parts = (to_tensor(list(part)).unbind(0) for part in zip(*block, strict=True))
-        yield from itertools.starmap(Noise, zip(*parts, strict=True))
+    rows = (torch.arange(num_rollouts, device=world.device) // group_size).repeat(population)
+    for noise in NoiseStreams(world, rngs):
+        yield Noise(*(part[rows] for part in noise))
 
 
 def _temperature(

@@ -107,16 +107,6 @@ def sample_noise(world: WorldModel, batch: int, generator: Generator | None = No
         yield world.noise(batch, generator)
 
 
-def draw_noise_block(world: WorldModel, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Draw the numbers of `NOISE_BLOCK` steps of one dream: Gumbel, Normal and uniform ones, (steps, ...) each."""
-    gumbel, normal = world.memory.density.noise_shapes
-    return (
-        -np.log(np.maximum(rng.standard_exponential((NOISE_BLOCK, *gumbel), np.float32), MIN_EXPONENTIAL)),
-        rng.standard_normal((NOISE_BLOCK, *normal), np.float32),
-        rng.random(NOISE_BLOCK, np.float32),
-    )
-
-
 class NoiseStreams(Iterator[Noise]):
     """The random numbers of a batch of dreams, each from its own generator.
 
@@ -126,7 +116,7 @@ class NoiseStreams(Iterator[Noise]):
     """
 
     def __init__(self, world: WorldModel, rngs: Sequence[np.random.Generator]) -> None:
-        self.world, self.rngs = world, list(rngs)
+        self.rngs = list(rngs)
         self._position = np.full(len(self.rngs), NOISE_BLOCK)
         """Step of each dream in its block of numbers."""
         like = next(world.memory.parameters())
@@ -140,8 +130,15 @@ class NoiseStreams(Iterator[Noise]):
     def __next__(self) -> Noise:
         """Return the numbers of the next step."""
         for dream in np.flatnonzero(self._position == NOISE_BLOCK):
-            for block, drawn in zip(self._blocks, draw_noise_block(self.world, self.rngs[dream]), strict=True):
-                block[:, dream] = torch.from_numpy(drawn)
+            rng, (gumbel, normal, uniform) = self.rngs[dream], (block.shape[2:] for block in self._blocks)
+            exponential = rng.standard_exponential((NOISE_BLOCK, *gumbel), np.float32)
+            drawn = (
+                -np.log(np.maximum(exponential, MIN_EXPONENTIAL)),
+                rng.standard_normal((NOISE_BLOCK, *normal), np.float32),
+                rng.random((NOISE_BLOCK, *uniform), np.float32),
+            )
+            for block, numbers in zip(self._blocks, drawn, strict=True):
+                block[:, dream] = torch.from_numpy(numbers)
             self._position[dream] = 0
         steps, dreams = torch.from_numpy(self._position), torch.arange(len(self.rngs))
         noise = Noise(*(block[steps, dreams] for block in self._blocks))

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal
 
 from worldmodel import VAE
-from worldmodel.training.metrics import explained_variance, moving_explained_variance, reconstruction_metrics
+from worldmodel.training.metrics import reconstruction_metrics
 
 
 class FakeVAE(VAE):
@@ -37,7 +37,7 @@ def test_perfect_reconstruction_explains_all_variance():
     metrics = reconstruction_metrics(FakeVAE(lambda pixels: pixels), ball())
     assert metrics.explained_variance == pytest.approx(1)
     assert metrics.moving_explained_variance == pytest.approx(1)
-    assert metrics.relative_std == pytest.approx(1, rel=1e-4)
+    assert metrics.reconstruction_std == pytest.approx(metrics.frame_std, rel=1e-4)
     assert metrics.num_frames == 40
 
 
@@ -46,8 +46,9 @@ def test_constant_reconstruction_explains_no_variance():
     mean = frames.float().mean(dim=0).movedim(-1, 0) / 255
     metrics = reconstruction_metrics(FakeVAE(lambda pixels: mean.expand(len(pixels), -1, -1, -1)), frames)
     assert metrics.explained_variance == pytest.approx(0, abs=1e-5)
-    assert metrics.relative_std < 1e-5
-    assert explained_variance(FakeVAE(lambda pixels: torch.zeros_like(pixels)), frames) < -1
+    assert metrics.reconstruction_std < 1e-5 * metrics.frame_std
+    black = reconstruction_metrics(FakeVAE(lambda pixels: torch.zeros_like(pixels)), frames)
+    assert black.explained_variance < -1
 
 
 def test_moving_explained_variance_detects_a_small_ball():
@@ -58,20 +59,20 @@ def test_moving_explained_variance_detects_a_small_ball():
     background = frames.median(dim=0).values.movedim(-1, 0) / 255
     without_ball = FakeVAE(lambda pixels: background.expand(len(pixels), -1, -1, -1))
     with_ball = FakeVAE(lambda pixels: torch.where(pixels > 115 / 255, pixels, background))
-    assert moving_explained_variance(without_ball, frames) == pytest.approx(0, abs=1e-6)
-    assert moving_explained_variance(with_ball, frames) > 0.9
-    assert abs(explained_variance(with_ball, frames) - explained_variance(without_ball, frames)) < 0.2
+    without, with_ = (reconstruction_metrics(vae, frames) for vae in (without_ball, with_ball))
+    assert without.moving_explained_variance == pytest.approx(0, abs=1e-6)
+    assert with_.moving_explained_variance > 0.9
+    assert abs(with_.explained_variance - without.explained_variance) < 0.2
 
 
 def test_explained_variance_of_constant_frames_is_nan():
     metrics = reconstruction_metrics(VAE(latent_dim=2), torch.full((5, 64, 64, 3), 37, dtype=torch.uint8))
     assert math.isnan(metrics.explained_variance)
     assert math.isnan(metrics.moving_explained_variance)
-    assert math.isnan(metrics.relative_std)
     assert math.isfinite(metrics.reconstruction_std)
     one_changed = torch.full((5, 64, 64, 3), 37, dtype=torch.uint8)
     one_changed[0, 0, 0, 0] = 38
-    assert math.isfinite(explained_variance(VAE(latent_dim=2), one_changed))
+    assert math.isfinite(reconstruction_metrics(VAE(latent_dim=2), one_changed).explained_variance)
 
 
 def test_metrics_do_not_depend_on_the_chunk_size_and_restore_the_mode():

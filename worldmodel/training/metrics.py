@@ -34,12 +34,6 @@ class ReconstructionMetrics(NamedTuple):
     """Standard deviation over the frames, root mean square over pixels in [0, 1]."""
     num_frames: int
 
-    @property
-    def relative_std(self) -> float:
-        """Standard deviation of the reconstructions relative to that of the frames; nan if the frames do not vary."""
-        total = self.frame_std**2 * self.num_frames * 64 * 64 * 3
-        return self.reconstruction_std / self.frame_std if total > ROUNDING else math.nan
-
 
 @torch.no_grad()
 def reconstruction_metrics(
@@ -81,16 +75,6 @@ def reconstruction_metrics(
         float((total / frames.numel()).sqrt()),
         len(frames),
     )
-
-
-def explained_variance(vae: VAE, frames: UInt8[Tensor, "frames 64 64 3"]) -> float:
-    """Return the explained variance of all pixels: 1 is perfect, 0 equals the mean frame; nan if no pixel changes."""
-    return reconstruction_metrics(vae, frames).explained_variance
-
-
-def moving_explained_variance(vae: VAE, frames: UInt8[Tensor, "frames 64 64 3"]) -> float:
-    """Return the explained variance of moving pixels: 0 equals the background; nan if no pixel moves."""
-    return reconstruction_metrics(vae, frames).moving_explained_variance
 
 
 def _explained(error: Tensor, total: Tensor) -> float:
