@@ -5,6 +5,7 @@ Nothing is downloaded; if files are missing, the error names their source. Start
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from worldmodel.corpora import images, speech
@@ -45,7 +46,7 @@ CORPORA = {
         "one recording for each speaker, with the speaker's name: english12.mp3 and so on",
         "the Speech Accent Archive of George Mason University, https://accent.gmu.edu/",
     ),
-    "audio": _CorpusKind(speech.audio, AUDIO_LAYOUT, "any recordings of your own"),
+    "audio": _CorpusKind(partial(speech.blizzard, name="audio"), AUDIO_LAYOUT, "any recordings of your own"),
     "mnist": _CorpusKind(
         images.mnist,
         "train-images-idx3-ubyte and t10k-images-idx3-ubyte, with .gz or without",
@@ -85,7 +86,7 @@ def open_corpus(name: str, **options: Any) -> Corpus:
     if unknown := sorted(options.keys() - set(accepted)):
         raise ValueError(f"{kind_name} accepts the options {', '.join(accepted)}, got {unknown[0]}")
     missing = ValueError(f"{folder} must have {kind.layout}. Nothing is downloaded; source: {kind.source}")
-    if not folder.is_dir() or (kind.reader.__module__ == speech.__name__ and not audio_paths(folder)):
+    if not folder.is_dir() or (kind_name not in ("mnist", "cifar10") and not audio_paths(folder)):
         raise missing
     corpus = kind.reader(folder, **options)
     if corpus is None:

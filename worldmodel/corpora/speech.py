@@ -118,18 +118,6 @@ def blizzard(
     )
 
 
-def audio(
-    folder: Path,
-    *,
-    segment_length: int | None = SEGMENT_LENGTH,
-    frame: int = FRAME,
-    seed: int = 0,
-    cache: str | os.PathLike[str] | None = None,
-) -> Corpus:
-    """Open any folder of recordings; the arguments are those of `blizzard`."""
-    return blizzard(folder, segment_length=segment_length, frame=frame, seed=seed, cache=cache, name="audio")
-
-
 def accent(
     folder: Path,
     *,
