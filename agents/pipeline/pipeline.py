@@ -16,12 +16,12 @@ from worldmodel.agents.config.validate import validate
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline import stages
 from worldmodel.agents.pipeline.forecast import about, forecast
+from worldmodel.agents.pipeline.iteration import iteration_run
 from worldmodel.agents.pipeline.iterative_training import (
     PER_ITERATION,
     freeze_settings,
     has_started,
     iterate,
-    iteration_run,
     refuse_search,
 )
 from worldmodel.agents.pipeline.phases import PREVIOUS, Phase, plan

@@ -20,13 +20,9 @@ from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.config.sections import read_sections
 from worldmodel.agents.pipeline import iterative_training, stages
 from worldmodel.agents.pipeline.horizon_returns import horizon_returns
-from worldmodel.agents.pipeline.iterative_training import (
-    PER_ITERATION,
-    Iteration,
-    IterationContext,
-    best_iteration,
-    recent_episode_weights,
-)
+from worldmodel.agents.pipeline.iteration import Iteration, IterationContext, best_iteration
+from worldmodel.agents.pipeline.iteration_models import recent_episode_weights
+from worldmodel.agents.pipeline.iterative_training import PER_ITERATION
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pipeline.start_states import ComparableStartStates, RecentStartStates
 from worldmodel.io.files import fingerprint, from_json, read_json, write_json
