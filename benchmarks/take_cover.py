@@ -104,7 +104,7 @@ def run_table(run: Run, out: Path, options: argparse.Namespace) -> dict[str, Any
     cells = []
     for model in options.models:
         memory = {"flow": FLOWS[model], "hidden_size": options.hidden_size, "num_updates": options.memory_updates}
-        settings = build(common | {"memory": memory | {"episode_ends": "padded"}})
+        settings = build(common | {"memory": memory | {"pad_episode_ends": True}})
         world = train_memory(run, settings, into=Run(out / model), vae=run.vae())
         for temperature in options.temperatures:
             dream = {"generations": options.generations, "population": options.population, "horizon": horizon}

@@ -115,7 +115,6 @@ class VAEConfig:
     """Training of the VAE."""
 
     latent_dim: int = setting(32, "Number of latent dimensions.", common=True)
-    free_bits: float = setting(0.5, "KL divergence per latent dimension without a penalty, in nats.", NOT_NEGATIVE)
     num_updates: int = setting(10_000, "Number of gradient steps.", common=True)
     batch_size: int = setting(64, "Number of frames in a batch.")
 
@@ -146,11 +145,16 @@ class MemoryConfig:
         """Weight of the reward loss; the latent loss has weight 1. A short training with a weight above 1 learns rare
         rewards.""",
     )
-    episode_ends: Literal["cut", "padded", "stalls", "padded-stalls"] = setting(
-        "cut",
-        """Ends of episodes in the training data: "cut" (sequences lie inside episodes, so the memory predicts terminations less
-        often than they happen), "padded" (the last steps are sampled as often as all others), "stalls" (idle truncation,
-        collect.max_idle_steps, is termination at the last reward), or both: "padded-stalls".""",
+    pad_episode_ends: bool = setting(
+        False,
+        """Whether to pad sequences at the ends of episodes, so that the last steps are sampled as often as all others.
+        Without padding the memory predicts terminations less often than they happen.""",
+    )
+    stall_delay: int | None = setting(
+        None,
+        """Number of steps after the last reward at which an episode that idles (collect.max_idle_steps) terminates for the
+        memory. None: idle truncation is no termination.""",
+        NOT_NEGATIVE,
     )
     num_updates: int = setting(10_000, "Number of gradient steps.", common=True)
     batch_size: int = setting(32, "Number of sequences in a batch.")
@@ -165,16 +169,6 @@ class MemoryConfig:
             return sizes | {"density": "RMDN"}
         kind = {"conditional": "conditional" in self.flow, "spline": "spline" in self.flow}
         return sizes | kind | {"density": "FRMDN", "num_couplings": self.num_couplings}
-
-    @property
-    def pad_episode_ends(self) -> bool:
-        """Whether the last steps of episodes are sampled as often as all others (`rollouts.store.datasets.Sequences`)."""
-        return "padded" in self.episode_ends
-
-    @property
-    def terminate_on_stall(self) -> bool:
-        """Whether idle truncation is termination (`rollouts.Store.latents`)."""
-        return "stalls" in self.episode_ends
 
 
 @described
@@ -326,8 +320,8 @@ class LoopConfig:
     init_from: Literal["zeros", "last", "best"] = setting(
         "zeros",
         """Initial controller: "zeros", "last" (of the last iteration), or "best" (of the iteration with the highest mean
-        return so far). With "best", the agent keeps the memory of that iteration without further training, and only the
-        ensemble is trained: for a run that began with "last".""",
+        return so far). With "last", further candidates start at the best one. With "best", the agent keeps the memory of that
+        iteration without further training, and only the ensemble is trained: for a run that began with "last".""",
     )
     recent_episodes: int | None = setting(
         None,

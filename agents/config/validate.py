@@ -86,9 +86,9 @@ def validate_combination(settings: RunConfig) -> None:
         raise ValueError(
             f"iterate.init_from best keeps the VAE: it needs iterate.vae_updates 0, got {loop.vae_updates}"
         )
-    if settings.memory.terminate_on_stall and settings.collect.max_idle_steps is None:
+    if settings.memory.stall_delay is not None and settings.collect.max_idle_steps is None:
         raise ValueError(
-            f"memory.episode_ends {settings.memory.episode_ends} needs collect.max_idle_steps, got it without"
+            f"memory.stall_delay {settings.memory.stall_delay} needs collect.max_idle_steps, got it without"
         )
     if settings.iterations and not settings.dream.generations:
         raise ValueError(f"iterations need dream.generations above zero, got {settings.iterations} and 0")

@@ -54,17 +54,18 @@ class IterationContext:
         """The folder of the previous iteration; None: this is the first one."""
         return iteration_run(self.run, self.number - 1) if self.number > 1 else None
 
-    @property
-    def init_from(self) -> Run | None:
-        """The folder of the iteration whose controller is the start of the search; None: the search starts at zeros."""
+    def init_from(self, candidate: int = 0) -> Run | None:
+        """Return the folder of the iteration whose controller is the start of a search; None: the search starts at zeros.
+
+        With "last", the first candidate starts at the controller of the last iteration; the others start at that of the best
+        one, because the last one may have exploited errors of its memory.
+        """
         start = self.settings.iterate.init_from
         if self.previous is None or start == "zeros":
             return None
-        return (
-            self.previous
-            if start == "last"
-            else iteration_run(self.run, best_iteration(earlier_results(self.run, self.number)).number)
-        )
+        if start == "last" and not candidate:
+            return self.previous
+        return iteration_run(self.run, best_iteration(earlier_results(self.run, self.number)).number)
 
     @property
     def untimed(self) -> Self:
@@ -76,7 +77,7 @@ class IterationContext:
         """The folder whose world model this iteration's agent keeps unchanged; None: its memory is trained."""
         if self.previous is None:
             return self.run
-        return self.init_from if self.settings.iterate.init_from == "best" else None
+        return self.init_from() if self.settings.iterate.init_from == "best" else None
 
     @property
     def result_path(self) -> Path:

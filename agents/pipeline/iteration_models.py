@@ -38,7 +38,7 @@ def _train_memories(context: IterationContext, folders: Sequence[Run]) -> None:
         return
     vae = _vae(context)
     with run.stage("encode"), bar("encode frames", "frames") as progress:  # once; the workers read the file
-        run.store().latents(vae, progress, settings.memory.terminate_on_stall)
+        run.store().latents(vae, progress, settings.memory.stall_delay)
     with run.stage("train memory"), bar(f"train {len(trainings)} memories", "updates") as progress:
         run_in_workers(trainings, settings.executor["workers"], progress)
 
@@ -135,12 +135,12 @@ def _vae(context: IterationContext) -> VAE:
         return context.run.vae()
     loop = context.settings.iterate
     previous = context.previous.world().vae
-    if loop.init_from == "best" and context.init_from is not None:
-        best = context.init_from.world().vae
+    if loop.init_from == "best" and (start := context.init_from()) is not None:
+        best = start.world().vae
         if fingerprint(best) != fingerprint(previous):
             raise ValueError(
                 f"iterate.init_from best needs an agent with the VAE of the previous iteration, got "
-                f"{context.init_from.folder}, whose VAE differs"
+                f"{start.folder}, whose VAE differs"
             )
         return best
     if not loop.vae_updates:

@@ -181,7 +181,7 @@ def _evolve(context: IterationContext, world: WorldModel, ensemble: list[Memory]
     """Evolve candidate ``number`` in dreams; the only candidate is the search of the iteration."""
     settings = context.settings
     start_states: Any = _start_states(context)
-    initial = context.init_from
+    initial = context.init_from(number)
     return stages.evolve_dream(
         context.run,
         settings,
@@ -250,7 +250,7 @@ def _write_result(
     settings, store = context.settings, context.run.store()
     horizon = settings.dream.horizon
     max_idle_steps = settings.collect.max_idle_steps
-    latents = store.latents(world.vae, terminate_on_stall=settings.memory.terminate_on_stall)
+    latents = store.latents(world.vae, stall_delay=settings.memory.stall_delay)
     dream_returns, real_returns = own_returns(
         world,
         controller,

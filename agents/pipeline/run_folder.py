@@ -68,12 +68,12 @@ class Run:
     def latents(self, world: WorldModel, store: rollouts.Store | None = None) -> EncodedDataset:
         """Encode the episodes of the run, or of another ``store``, with a world model's VAE.
 
-        Idle truncation is termination where the run's memory was trained so (``memory.episode_ends``).
+        Idle truncation is termination where the run's memory was trained so (``memory.stall_delay``).
         """
         path = self.folder / "memory" / "settings.json"
         data = training_settings(read_json(path)).get("data") if path.exists() else None
-        stall_steps = data.get("terminate_on_stall") if isinstance(data, dict) else None
-        return (store or self.store()).latents(world.vae, terminate_on_stall=stall_steps is not None)
+        stalls = isinstance(data, dict) and data.get("terminate_on_stall") is not None
+        return (store or self.store()).latents(world.vae, stall_delay=data.get("stall_delay", 0) if stalls else None)
 
     def world(self) -> WorldModel:
         """Load the trained world model."""

@@ -132,9 +132,7 @@ def train_vae(
     seed = settings.seed if seed is None else seed
     with seeded(seed):
         hud_loss_weight = HUD_LOSS_WEIGHT if store.metadata["env_options"].get("show_hud") else 1.0
-        vae = before or VAE(
-            section.latent_dim, section.free_bits, hud_loss_weight, standardize=_standardizes(into or run)
-        )
+        vae = before or VAE(section.latent_dim, hud_loss_weight=hud_loss_weight, standardize=_standardizes(into or run))
     out, frames = (into or run).folder / "vae", store.frames()
     if into is None:
         print_new_data(out, frames, section.num_updates)
@@ -211,7 +209,7 @@ def train_memory(
     with seeded(seed):
         memory = before or build_memory(density)
     with run.stage("encode"), bar("encode frames", "frames") as progress:
-        latents = store.latents(vae, progress, section.terminate_on_stall)
+        latents = store.latents(vae, progress, section.stall_delay)
     weighted = None if weights is None else weights(latents.lengths)
     sequences = Sequences(latents, section.seq_len, weights=weighted, pad_episode_ends=section.pad_episode_ends)
     if own:

@@ -235,7 +235,7 @@ class Sequences:
     def form(self) -> dict[str, Any]:
         """Terminations, windows and targets: what a training that continues with other episodes must have, too."""
         return {
-            "terminate_on_stall": self.latents.stall_steps,
+            **self.latents.terminations,
             "seq_len": self.seq_len,
             "pad_episode_ends": self.pad_episode_ends,
             "latent_targets": self.latent_targets,

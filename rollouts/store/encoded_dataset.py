@@ -57,7 +57,9 @@ class EncodedDataset:
     """
 
     stall_steps: int | None = None
-    """Number of idle steps after which an episode terminates (`rollouts.store.stall_termination`). None: it does not."""
+    """Number of idle steps that terminate an episode (`rollouts.store.stall_termination`). None: they do not."""
+    stall_delay: int = 0
+    """Number of steps after the last reward at which it terminates."""
 
     def __init__(self, store: EpisodeStore, folder: Path) -> None:
         self.store, self.folder = store, folder
@@ -66,7 +68,13 @@ class EncodedDataset:
     @property
     def identity(self) -> dict[str, Any]:
         """Identity of the store, the VAE's fingerprint, and the modified terminations."""
-        return {"store": self.store.identity, "vae": self.folder.name, "terminate_on_stall": self.stall_steps}
+        return {"store": self.store.identity, "vae": self.folder.name, **self.terminations}
+
+    @property
+    def terminations(self) -> dict[str, int | None]:
+        """The modified terminations, in an identity."""
+        delay: dict[str, int | None] = {"stall_delay": self.stall_delay} if self.stall_delay else {}
+        return {"terminate_on_stall": self.stall_steps, **delay}
 
     def __len__(self) -> int:
         """Number of episodes."""

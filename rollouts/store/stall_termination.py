@@ -1,4 +1,4 @@
-"""Treat idle truncation as termination at the last reward. Start reading at `StallTerminated`."""
+"""Treat idle truncation as termination after the last reward. Start reading at `StallTerminated`."""
 
 import numpy as np
 
@@ -25,34 +25,38 @@ def is_complete(meta: EpisodeMeta, max_idle_steps: int | None) -> bool:
 
 
 class StallTerminated(EncodedDataset):
-    """Encoded episodes in which an idle truncation (`is_stalled`) becomes a termination at the last reward.
+    """Encoded episodes in which an idle truncation (`is_stalled`) becomes a termination ``delay`` steps after the last reward.
 
-    The ``max_idle_steps`` steps after it earn nothing, but no frame shows this: a car on the grass, or one that drives back
-    along the road, looks like cars that do well. A memory trained on these steps lets dreams continue and earn again.
-    Trained on this dataset it predicts a termination probability at each step (a hazard), and dreams end there.
+    The ``max_idle_steps`` steps after it earn nothing, but not every frame shows this: a car that drives back along the road
+    looks like cars that do well. A memory trained on these steps lets dreams continue and earn again. Trained on this dataset
+    it predicts a termination probability at each step (a hazard), and dreams end there. Without a delay, nothing in view
+    announces the end, and dreams of good controllers end too often; after some steps the car is off the road.
 
     Args:
         latents: Encoded episodes.
         max_idle_steps: Number of idle steps after which the episodes were truncated.
+        delay: Number of steps after the last reward; at most ``max_idle_steps``.
 
     Raises:
         ValueError: No idle episode has a positive reward, so the step of its failure is unknown.
     """
 
-    def __init__(self, latents: EncodedDataset, max_idle_steps: int) -> None:
+    def __init__(self, latents: EncodedDataset, max_idle_steps: int, delay: int = 0) -> None:
+        if not 0 <= delay <= max_idle_steps:
+            raise ValueError(f"stall_delay must be from 0 to max_idle_steps, {max_idle_steps}, got {delay}")
         super().__init__(latents.store, latents.folder)
-        self.stall_steps = max_idle_steps
+        self.stall_steps, self.stall_delay = max_idle_steps, delay
         self._ends: list[tuple[int, bool]] = []
         for index in range(len(self)):
             _, _, _, rewards, terminated = super().episode(index)
             stalled = is_stalled(rewards, bool(len(terminated) and terminated[-1]), max_idle_steps)
             earned = np.flatnonzero(rewards > 0)
-            steps = len(rewards) if not stalled else int(earned[-1]) + 1 if len(earned) else 1
-            self._ends.append((steps, stalled))
+            last = int(earned[-1]) if len(earned) else 0
+            self._ends.append((min(last + 1 + delay, len(rewards)) if stalled else len(rewards), stalled))
         stalled_steps = [steps for steps, stalled in self._ends if stalled]
-        if stalled_steps and max(stalled_steps) == 1:
+        if stalled_steps and max(stalled_steps) == 1 + delay:
             raise ValueError(
-                "terminate_on_stall needs episodes that earn something before they stall, "
+                "stall_delay needs episodes that earn something before they stall, "
                 f"got {len(stalled_steps)} of {len(self)} that stall from their first step"
             )
 

@@ -164,25 +164,23 @@ class Store:
         """Return windows of frames, actions and rewards, for joint training of VAE and memory."""
         return Windows(self, seq_len)
 
-    def latents(self, vae: VAE, progress: Progress | bool = silent, terminate_on_stall: bool = False) -> EncodedDataset:
+    def latents(self, vae: VAE, progress: Progress | bool = silent, stall_delay: int | None = None) -> EncodedDataset:
         """Return the frames encoded by ``vae``; they are encoded once and stored with the shards.
 
         Args:
             vae: Encoder.
             progress: Called as ``progress(frames done, frames, note)``. True: a progress bar.
-            terminate_on_stall: Whether idle truncation counts as termination at the last reward
-                (`rollouts.store.stall_termination.StallTerminated`).
+            stall_delay: Number of steps after the last reward at which idle truncation counts as termination
+                (`rollouts.store.stall_termination.StallTerminated`). None: it does not.
 
         Raises:
-            ValueError: ``terminate_on_stall`` is set, but the episodes were collected without ``max_idle_steps``.
+            ValueError: ``stall_delay`` is out of range, or the episodes were collected without ``max_idle_steps``.
         """
-        if not terminate_on_stall:
+        if stall_delay is None:
             return encode(self, vae, progress)
         if self.max_idle_steps is None:
-            raise ValueError(
-                f"terminate_on_stall needs rollouts collected with max_idle_steps, got {self.path} without"
-            )
-        return StallTerminated(encode(self, vae, progress), self.max_idle_steps)
+            raise ValueError(f"stall_delay needs rollouts collected with max_idle_steps, got {self.path} without")
+        return StallTerminated(encode(self, vae, progress), self.max_idle_steps, stall_delay)
 
     def sequences(
         self,
@@ -190,11 +188,11 @@ class Store:
         seq_len: int = 32,
         latent_targets: str = "sample",
         weights: np.ndarray | None = None,
-        terminate_on_stall: bool = False,
+        stall_delay: int | None = None,
         pad_episode_ends: bool = False,
     ) -> Sequences:
         """Return windows of encoded steps, for training a memory (`rollouts.store.datasets.Sequences`, `latents`)."""
-        latents = self.latents(vae, terminate_on_stall=terminate_on_stall)
+        latents = self.latents(vae, stall_delay=stall_delay)
         return Sequences(latents, seq_len, latent_targets, weights=weights, pad_episode_ends=pad_episode_ends)
 
     def minari(self) -> Any:

@@ -17,7 +17,7 @@ from worldmodel.start_states import StartStates
 CONTINUED = ["--iterate.ensemble_size", "2", "--iterate.init_from", "last"]
 CONTINUED += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3"]
 CONTINUED += ["--iterate.recent_episodes", "2", "--iterate.param_noise", "0.1", "--dream.termination_hazard_ratio", "2"]
-CONTINUED += ["--collect.max_idle_steps", "30", "--memory.episode_ends", "padded-stalls"]
+CONTINUED += ["--collect.max_idle_steps", "30", "--memory.pad_episode_ends", "true", "--memory.stall_delay", "0"]
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def test_the_identity_of_an_older_search_is_that_of_its_fitness(older, where):
     world, store = run.world(), run.store()
     fitness = {
         "dream": DreamFitness(
-            world, store.latents(world.vae, terminate_on_stall=True), 3, 2, 1.15, use_expected_continuation=False
+            world, store.latents(world.vae, stall_delay=0), 3, 2, 1.15, use_expected_continuation=False
         ),
         "game": EnvFitness(
             store.env, world, 1, max_idle_steps=20, max_steps=5, env_options=store.metadata["env_options"]
@@ -99,7 +99,7 @@ def test_the_identity_of_an_older_search_is_that_of_its_fitness(older, where):
 def test_an_older_search_of_the_same_episodes_is_not_set_aside(older):
     run = Run(older)
     world = run.world()
-    fitness = DreamFitness(world, run.store().latents(world.vae, terminate_on_stall=True))
+    fitness = DreamFitness(world, run.store().latents(world.vae, stall_delay=0))
     set_aside(run, "dream", fitness.identity)
     assert (older / "evolve-dream" / "state.npz").exists()
 
@@ -166,7 +166,7 @@ OTHER_VALUES |= {"vae_every": 2, "termination_threshold": 0.5, "max_episodes": 9
 OTHER_VALUES |= {"disagreement_penalty": 0.5, "hud_loss_weight": 2.0, "num_layers": 2, "mean_window": 3}
 OTHER_VALUES |= {"patience": 7, "dtype": "bfloat16", "latent_targets": "mean", "hidden_units": 4, "target_return": 9.0}
 OTHER_VALUES |= {"initial_state_fraction": 0.5, "eval_patience": 4, "min_sigma": 0.01, "normalize_episodes": True}
-OTHER_VALUES |= {"min_steps": 50, "action_noise": 0.3, "reset_horizon": 9, "recent_fraction": 0.25}
+OTHER_VALUES |= {"min_steps": 50, "free_bits": 0.25, "action_noise": 0.3, "reset_horizon": 9, "recent_fraction": 0.25}
 NO_EFFECT = {"envs_per_worker", "use_expected_continuation"}
 REMOVED = [
     (section, name) for section, names in migration.REMOVED_RUN_SETTINGS.items() for name in {*names} - NO_EFFECT
@@ -184,7 +184,7 @@ def test_an_older_config_with_defaults_of_removed_settings_is_that_of_its_run(ol
     save_config(settings, Path(path))
     assert not any(name in read_yaml(path)[section] for section, name in removed)
     assert settings.training.learning_rates == (1e-30, 1e-3)
-    assert settings.memory.episode_ends == "stalls"
+    assert settings.memory.stall_delay == 0
 
 
 @pytest.mark.parametrize(("section", "name"), REMOVED)
@@ -261,8 +261,8 @@ OLDER_AND_NEWER = [
     ({"memory": {"conditional": True, "rank": 2}}, {"memory": {"rank": 2, "flow": "conditional"}}),
     ({"memory": {"conditional": True, "spline": True}}, {"memory": {"flow": "conditional-spline"}}),
     ({"memory": {"spline": True}}, {"memory": {"flow": "spline"}}),
-    ({"memory": {"overhang": True, "stalls_end": True}}, {"memory": {"episode_ends": "padded-stalls"}}),
-    ({"memory": {"pad_episode_ends": True}}, {"memory": {"episode_ends": "padded"}}),
+    ({"memory": {"overhang": True, "stalls_end": True}}, {"memory": {"pad_episode_ends": True, "stall_delay": 0}}),
+    ({"memory": {"pad_episode_ends": True}}, {"memory": {"pad_episode_ends": True}}),
     ({"memory": {"lr": 3e-4}}, {"memory": {}, "training": {"learning_rate": [1e-3, 3e-4]}}),
     (
         {"vae": {"lr": 3e-4, "precision": "float32"}, "memory": {"lr": 3e-4, "patience": None}},

@@ -227,13 +227,13 @@ def test_settings_of_trainings_and_dreams_reach_them(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "fit", functools.wraps(stages.fit)(lambda *given, **named: record(*given, **named)))
     monkeypatch.setattr(stages, "evolve", functools.wraps(stages.evolve)(record))
     with pytest.raises(Called):
-        stages.train_vae(run, RunConfig("", vae=VAEConfig(latent_dim=3, free_bits=0.25, num_updates=7)), 5)
+        stages.train_vae(run, RunConfig("", vae=VAEConfig(latent_dim=3, num_updates=7)), 5)
     vae, _, training = calls.pop()
-    assert (vae.latent_dim, vae.free_bits, training["num_updates"], training["seed"]) == (3, 0.25, 7, 5)
+    assert (vae.latent_dim, training["num_updates"], training["seed"]) == (3, 7, 5)
     sizes = {"hidden_size": 6, "num_components": 2, "rank": 1, "num_couplings": 1, "reward_weight": 3.0}
     rates = TrainingConfig((0.25, 0.5))
     with pytest.raises(Called):
-        memory_settings = MemoryConfig(flow="conditional-spline", **sizes, seq_len=4, episode_ends="padded")
+        memory_settings = MemoryConfig(flow="conditional-spline", **sizes, seq_len=4, pad_episode_ends=True)
         stages.train_memory(run, RunConfig("", memory=memory_settings, training=rates), 5, vae=vae)
     memory, sequences, training = calls.pop()
     density = sizes | {"conditional": True, "spline": True, "density": "FRMDN"}
@@ -421,7 +421,7 @@ REFUSED = {
     "run CartPole-v1 --game.num_eval_candidates 9 --game.population 8": "game.num_eval_candidates",
     "run CartPole-v1 --iterate.ensemble_size 9 --dream.num_rollouts 8": "iterate.ensemble_size",
     "run CartPole-v1 --iterate.ensemble_size 65 --dream.num_rollouts 80": "iterate.ensemble_size",
-    "run CartPole-v1 --memory.episode_ends stalls": "collect.max_idle_steps",
+    "run CartPole-v1 --memory.stall_delay 0": "collect.max_idle_steps",
     "run CartPole-v1 --iterate.init_from best": "iterate.ensemble_size",
     "run CartPole-v1 --iterate.init_from best --iterate.ensemble_size 2 --iterate.vae_updates 3": "iterate.vae_updates",
     "run CartPole-v1 --iterations 1 --dream.generations 0": "dream.generations",
@@ -501,8 +501,8 @@ def test_presets_set_their_values(preset):
 
 
 def test_a_run_folder_of_another_configuration_is_refused(finished, capsys):
-    message = refused(capsys, *run_words(finished, "--vae.free_bits", "0.1"))
-    assert "vae.free_bits" in message and "0.5" in message and "0.1" in message
+    message = refused(capsys, *run_words(finished, "--training.learning_rate", "0.1"))
+    assert "training.learning_rate" in message and "0.001" in message and "0.1" in message
 
 
 @pytest.mark.parametrize("words", ["collect CartPole-v1 --out RUN --seed 9", "evolve RUN --where dream --seed 9"])

@@ -355,7 +355,7 @@ REMOVED_TRAINING_SETTINGS: dict[str, Any] = {"patience": 20, "dtype": "float32"}
 """Removed settings of trainings, in the same files."""
 REMOVED_RUN_SETTINGS: dict[str, dict[str, Any]] = {
     "collect": {"min_steps": None, "action_noise": 0.1},
-    "vae": REMOVED_TRAINING_SETTINGS | {"hud_loss_weight": None},
+    "vae": REMOVED_TRAINING_SETTINGS | {"hud_loss_weight": None, "free_bits": 0.5},
     "memory": REMOVED_TRAINING_SETTINGS | REMOVED_NETWORK_SETTINGS | {"num_layers": 1, "latent_targets": "sample"},
     "training": REMOVED_TRAINING_SETTINGS,
     "controller": {"hidden_units": 0},
@@ -514,8 +514,6 @@ FLOWS = {
     (True, True): "conditional-spline",
 }
 """Values of ``memory.flow`` for the former settings ``conditional`` and ``spline``."""
-EPISODE_ENDS = {(False, False): "cut", (True, False): "padded", (False, True): "stalls", (True, True): "padded-stalls"}
-"""Values of ``memory.episode_ends`` for the former settings ``pad_episode_ends`` and ``terminate_on_stall``."""
 
 
 def _merged(old: dict[str, Any]) -> dict[str, Any]:
@@ -545,9 +543,8 @@ def _merged(old: dict[str, Any]) -> dict[str, Any]:
     if memory.keys() & {"model", "conditional", "spline"}:
         kind = memory.pop("model", "frmdn"), memory.pop("conditional", False), memory.pop("spline", False)
         memory["flow"] = "none" if kind[0] == "rmdn" else FLOWS.get(kind[1:], kind)
-    if memory.keys() & {"pad_episode_ends", "terminate_on_stall"}:
-        ends = memory.pop("pad_episode_ends", False), memory.pop("terminate_on_stall", False)
-        memory["episode_ends"] = EPISODE_ENDS.get(ends, ends)
+    if memory.pop("terminate_on_stall", False):
+        memory["stall_delay"] = 0
     if "num_state_resets" in game:
         number, horizon = game.pop("num_state_resets"), game.pop("reset_horizon", 40)
         game["state_resets"] = [number, horizon] if number else None
