@@ -9,7 +9,7 @@ import pytest
 
 from tests.agents.test_iterative_training import ITERATED, rows, run_iterations
 from worldmodel.agents.cli.main import main
-from worldmodel.agents.pipeline import iterative_training
+from worldmodel.agents.pipeline import iteration_models, iterative_training
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.files import fingerprint, read_json, write_json
 from worldmodel.start_states import StartStates
@@ -132,15 +132,16 @@ def test_interrupted_continued_iterations_equal_uninterrupted_ones(continued, tm
     class Stop(Exception):
         pass
 
-    original, calls = getattr(iterative_training, step), []
+    module = iteration_models if step == "_vae" else iterative_training
+    original, calls = getattr(module, step), []
 
     def stopping(*args):
         calls.append(step)
-        if len(calls) == (4 if step == "_vae" else 2):
+        if len(calls) == 2:
             raise Stop
         return original(*args)
 
-    monkeypatch.setattr(iterative_training, step, stopping)
+    monkeypatch.setattr(module, step, stopping)
     with pytest.raises(Stop):
         run_iterations(tmp_path / "run", 2, *CONTINUED)
     monkeypatch.undo()
