@@ -30,14 +30,15 @@ RESULT = ROOT / "docs" / "results" / "learning.json"
 PAGE = ROOT / "docs" / "dreams.md"
 BEGIN, END = "<!-- written by `python -m benchmarks.learning write FOLDER` -->\n", "<!-- end of learning -->"
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "preset": ("the quick preset", {}),
+    "preset": ("none: the quick preset", {}),
     "one-search": ("one search in an iteration", {"iterate": {"candidates": 1}}),
     "one-memory": ("no ensemble", {"iterate": {"ensemble_size": 1}}),
-    "stall-terminates": ("idle truncation is termination", {"memory": {"terminate_on_stall": True}}),
+    "stalls-go-on": ("idle episodes do not terminate", {"memory": {"stall_delay": None}}),
+    "stalls-end": ("idle episodes terminate at the last reward", {"memory": {"stall_delay": 0}}),
     "hot": ("temperature 1.15", {"dream": {"temperature": 1.15}}),
-    "short": ("dreams of 100 steps", {"dream": {"horizon": 100}}),
+    "long": ("dreams of 200 steps", {"dream": {"horizon": 200}}),
     "residual": ("density of the whitened change", {"memory": {"residual": True}}),
-    "rmdn": ("no flow (RMDN)", {"memory": {"model": "rmdn"}}),
+    "rmdn": ("no flow (RMDN)", {"memory": {"flow": "none"}}),
     "plain-reward": ("reward loss without weight", {"memory": {"reward_weight": 1.0}}),
     "no-noise": ("no exploration noise", {"iterate": {"action_noise": 0.0, "param_noise": 0.0}}),
 }
@@ -47,7 +48,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
 def settings_of(recipe: str, seed: int) -> RunConfig:
     """Return the settings of a recipe."""
     preset = yaml.safe_load((ROOT / "agents" / "presets" / "car-racing.quick.yaml").read_text(encoding="utf-8"))
-    return build(merged({**preset, "env": "CarRacing", "seed": seed, "game": {"generations": 0}}, RECIPES[recipe][1]))
+    return build(merged({**preset, "env": "CarRacing", "seed": seed}, RECIPES[recipe][1]))
 
 
 def run_cell(folder: Path, recipe: str, seed: int) -> None:
