@@ -72,8 +72,9 @@ class Run:
         """
         path = self.folder / "memory" / "settings.json"
         data = training_settings(read_json(path)).get("data") if path.exists() else None
-        stalls = isinstance(data, dict) and data.get("terminate_on_stall") is not None
-        return (store or self.store()).latents(world.vae, stall_delay=data.get("stall_delay", 0) if stalls else None)
+        data = data if isinstance(data, dict) else {}
+        delay = None if data.get("terminate_on_stall") is None else data.get("stall_delay", 0)
+        return (store or self.store()).latents(world.vae, stall_delay=delay)
 
     def world(self) -> WorldModel:
         """Load the trained world model."""
