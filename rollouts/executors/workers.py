@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from loky import get_reusable_executor
+from loky import get_reusable_executor, process_executor
 from loky.backend.reduction import dumps
 from loky.process_executor import BrokenProcessPool
 
@@ -36,6 +36,9 @@ MAX_WORKERS = 4096
 """Upper bound of ``workers``, above the core count of any machine or cluster in use; a larger number is a typing error."""
 CLOSE_SIGNAL = getattr(signal, "SIGUSR1", None)
 """Requests that a worker closes its environments. None: Windows lacks it; workers end instead, which closes them."""
+MAX_GROWTH = 8e9
+"""Bytes by which a worker's memory may grow before loky replaces it: a training grows by far more than loky's limit of 0.3e9,
+and a replacement imports torch again, and warns."""
 POLL_S = 0.5
 """Seconds between two calls of ``poll``."""
 CLOSE_TIMEOUT_S = 5.0
@@ -238,6 +241,7 @@ def _init_worker(parent: int, signal_folder: Path) -> None:
         time.sleep(CLOSE_TIMEOUT_S)
         os._exit(1)
 
+    process_executor._MAX_MEMORY_LEAK_SIZE = MAX_GROWTH
     retry.when_interrupted = close
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, handle)

@@ -111,6 +111,20 @@ def test_workers_load_shared_objects_once_and_have_one_thread(tmp_path):
             assert misses[pid, "second"].pop() == misses[pid, "first"].pop() + 1
 
 
+def grow(task):
+    """Keep 400 MB after some tasks; loky looks at the memory of a worker every second."""
+    time.sleep(0.6)
+    if task == 4:
+        grow.kept = torch.ones(100_000_000)
+    return os.getpid()
+
+
+@pytest.mark.slow
+def test_a_worker_that_needs_memory_stays(recwarn):
+    assert len({pid for _, pid in run_tasks(grow, list(range(14)), 2)}) == 2
+    assert not [one for one in recwarn if "restarted" in str(one.message)]
+
+
 def nap(task):
     time.sleep(task)
     return task
