@@ -1,7 +1,9 @@
 """Save the scores of finished runs in ``docs/results``, and write the tables of README and docs/frmdn.md from them.
 
 (time make demo) 2>&1 | tee /dev/stderr | grep real > runs/car-racing-quick/make-demo.txt
-python -m benchmarks.results runs/car-racing-quick runs/mario-quick
+python -m benchmarks.results runs/car-racing-quick runs/car-racing-quick-seed-2 runs/mario-quick
+
+A run folder with the suffix -seed-N is the same preset with another seed: only its controller evolved in dreams is kept.
 """
 
 import json
@@ -31,9 +33,14 @@ def keep(folder: Path) -> None:
     """Copy the reports and timings of a finished run into ``docs/results``."""
     run = Run(folder)
     reports = run.reports()
-    for name, report in reports.items():
-        if name in NAMES:
-            report.save(RESULTS / folder.name / f"{name}.json")
+    preset, suffix, seed = folder.name.partition("-seed-")
+    if suffix:
+        reports["dream"].save(RESULTS / preset / f"dream-seed-{seed}.json")
+        return
+    for name in NAMES:
+        (RESULTS / folder.name / f"{name}.json").unlink(missing_ok=True)
+        if name in reports:
+            reports[name].save(RESULTS / folder.name / f"{name}.json")
     write_json(RESULTS / folder.name / "timings.json", run.timings())
     clock = folder / "make-demo.txt"
     if clock.exists():
@@ -52,6 +59,13 @@ def table() -> str:
                 report = Report.load(folder / f"{name}.json")
                 numbers = f"{report.mean:.0f} | {report.std:.0f} | {report.stderr:.0f} | {report.n}"
                 lines.append(f"| {report.env} | {label} | {numbers} |")
+        others = sorted(folder.glob("dream-seed-*.json"))
+        if others:
+            means = [Report.load(path).mean for path in (folder / "dream.json", *others)]
+            spread = float(np.std(means, ddof=1))
+            numbers = f"{np.mean(means):.0f} | {spread:.0f} | {spread / len(means) ** 0.5:.0f} | {len(means)} runs"
+            lines.append(f"| {report.env} | the same, training seeds 1 to {len(means)} | {numbers} |")
+            notes.append(f"- Their means: {', '.join(f'{mean:.0f}' for mean in means)}.")
         seconds = sum(json.loads((folder / "timings.json").read_text(encoding="utf-8")).values())
         options = ", ".join(f"{key} {value}" for key, value in report.env_options.items())
         clock = folder / "make-demo.txt"
