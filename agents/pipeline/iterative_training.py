@@ -51,8 +51,9 @@ PER_ITERATION = ("iterate", "search", "dream")
 def iterate(run: Run, settings: RunConfig) -> list[Iteration]:
     """Run ``settings.iterations`` iterations, and save the world model and the controller of the best one in the run.
 
-    The best iteration has the highest mean return over complete real episodes. Real returns influence a controller in only one
-    other way: with ``iterate.init_from`` "best" the next search starts at the best controller.
+    The best iteration has the highest mean return over complete real episodes. Real returns influence a controller in two other
+    ways: they choose among candidates, and with ``iterate.init_from`` "best" (or "last" and several candidates) searches
+    start at the best controller.
 
     Args:
         run: Run of the iterations.
@@ -130,22 +131,26 @@ def refuse_search(run: Run) -> None:
 def _run_iteration(context: IterationContext) -> None:
     """Train the memory, evolve in dreams, play in the game, and save the results."""
     world, ensemble = ensemble_of(context)
-    numbers = range(context.settings.iterate.candidates)
-    searches = [_CandidateSearch(context.untimed, number) for number in numbers]
-    if runs_in_workers(searches):
-        _start_states(context)
-        with (
-            context.run.stage("evolve in dreams"),
-            bar(f"evolve {len(searches)} candidates", "generations") as progress,
-        ):
-            run_in_workers(searches, context.settings.executor["workers"], progress)
-    candidates = [_evolve(context, world, ensemble, number) for number in numbers]
+    candidates = _evolve_candidates(context, world, ensemble)
     with context.run.stage("play"):
         played = [_play(context, number, Agent(world, one)) for number, one in enumerate(candidates)]
         best = int(np.argmax([_returns(context, episodes).mean() for episodes in played]))
         _play(context, len(candidates), _explorer(context, Agent(world, candidates[best])))
     candidates[best].save(context.current.folder / "evolve-dream" / "controller.safetensors")
     _write_result(context, world, ensemble, candidates[best], played[best])
+
+
+def _evolve_candidates(context: IterationContext, world: WorldModel, ensemble: list[Memory] | None) -> list[Controller]:
+    """Run the searches of an iteration, several at the same time; a finished search is not repeated."""
+    numbers = range(context.settings.iterate.candidates)
+    searches = [_CandidateSearch(context.untimed, number) for number in numbers]
+    if not runs_in_workers(searches):
+        return [_evolve(context, world, ensemble, number) for number in numbers]
+    _start_states(context)  # writes the number of episodes that all searches use
+    title = f"evolve {len(searches)} candidates"
+    with context.run.stage("evolve in dreams"), bar(title, "generations") as progress:
+        run_in_workers(searches, context.settings.executor["workers"], progress)
+    return [candidate_run(context, number).controller("dream") for number in numbers]
 
 
 def summary(one: Iteration) -> str:
