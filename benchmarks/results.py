@@ -1,6 +1,6 @@
 """Save the scores of finished runs in ``docs/results``, and write the tables of README and docs/frmdn.md from them.
 
-(time make demo) 2>&1 | tee /dev/stderr | grep real > runs/car-racing-quick/make-demo.txt
+(time make demo) 2>&1 | tee /dev/stderr | grep ^real > runs/car-racing-quick/make-demo.txt
 python -m benchmarks.results runs/car-racing-quick runs/car-racing-quick-seed-2 runs/mario-quick
 
 A run folder with the suffix -seed-N is the same preset with another seed: only its controller evolved in dreams is kept.

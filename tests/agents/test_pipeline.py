@@ -335,14 +335,16 @@ def test_a_search_starts_from_an_agent_of_another_world_model(finished, tmp_path
     monkeypatch.chdir(tmp_path)
     train = ["train", "memory", str(out), "--memory.num_updates", "8", "--memory.hidden_size", "6", "--seed", "9"]
     assert main(train) == 0
-    search = ["evolve", str(out), "--where", "game", "--game.init_from", str(finished / "agent"), "--workers", "1"]
+    other, before = tmp_path / "agent", Run(finished)
+    Agent(before.world(), before.controller("game")).save(other)
+    search = ["evolve", str(out), "--where", "game", "--game.init_from", str(other), "--workers", "1"]
     search += ["--game.population", "4", "--game.episodes", "1", "--game.eval_episodes", "1", "--game.max_steps", "5"]
     assert main([*search, "--game.generations", "1"]) == 0
     [kept] = (out / "evolve-game").glob("agent-*.safetensors")
     copied = kept.read_bytes()
     assert main([*search, "--game.generations", "2"]) == 0  # continues from the same copy
     assert kept.read_bytes() == copied
-    run, agent = Run(out), Agent.load(finished / "agent")
+    run, agent = Run(out), Agent.load(other)
     expected = LinearController.for_world_model(run.world())
     assert torch.equal(Controller.load(kept).parameters, imitate(agent, run.world(), run.store(), expected).parameters)
     assert len((out / "evolve-game" / "metrics.jsonl").read_text().splitlines()) == 2
