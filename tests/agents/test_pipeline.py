@@ -427,6 +427,7 @@ REFUSED = {
     "run CartPole-v1 --iterate.init_from best": "iterate.ensemble_size",
     "run CartPole-v1 --iterate.init_from best --iterate.ensemble_size 2 --iterate.vae_updates 3": "iterate.vae_updates",
     "run CartPole-v1 --iterations 1 --dream.generations 0": "dream.generations",
+    "evolve nowhere --where game --game.generations 0": "game.generations",
     "run CartPole-v1 --game.hard_episode_candidates 2": "game.hard_episode_candidates",
     "run CartPole-v1 --game.init_from dream --dream.generations 0": "game.init_from",
     "run CartPole-v1 --game.init_from lost.safetensors": "game.init_from",

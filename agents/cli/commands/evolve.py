@@ -46,6 +46,8 @@ def evolve(options: Namespace) -> None:
     settings = settings_of(options, "")
     validate_backend(**settings.executor)
     validate_combination(settings)
+    if not getattr(settings, where).generations:  # a preset that evolves only in the other place
+        raise ValueError(f"--{where}.generations must be at least 1 with --where {where}, got 0")
     other = "dream" if where == "game" else "game"
     defaults = build({"env": "", other: preset_of(env_of([options.run]), options.preset or "").get(other, {})})
     given = vars(getattr(settings, other))
