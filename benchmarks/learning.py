@@ -1,10 +1,11 @@
 """What makes dreams teach: CarRacing's quick preset, and the same with one change, from the same episodes and VAEs.
 
 python -m benchmarks.learning run FOLDER [--seeds 1 2 3] [--recipes preset ...]     a finished cell is not run again
-python -m benchmarks.learning write FOLDER       docs/results/learning.json, and the table of docs/dreams.md
+python -m benchmarks.learning write FOLDER       docs/results/learning.json, and a table on standard output
 """
 
 import argparse
+import os
 import shutil
 import time
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.results import put
 from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.config.sections import build
@@ -27,8 +27,6 @@ from worldmodel.rollouts.executors.workers import shutdown_workers
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "docs" / "results" / "learning.json"
-PAGE = ROOT / "docs" / "dreams.md"
-BEGIN, END = "<!-- written by `python -m benchmarks.learning write FOLDER` -->\n", "<!-- end of learning -->"
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "preset": ("none: the quick preset", {}),
     "one-search": ("one search in an iteration", {"iterate": {"candidates": 1}}),
@@ -127,7 +125,7 @@ def main() -> None:
     rows = [read_json(path) for path in given.folder.glob("*/cell.json")]
     rows.sort(key=lambda row: (order.index(row["recipe"]), row["seed"]))
     write_json(RESULT, rows)
-    put(PAGE, BEGIN, table(rows), END)
+    print(table(rows))
 
 
 if __name__ == "__main__":
