@@ -393,7 +393,7 @@ def test_metrics_have_one_line_for_each_iteration(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["_ensemble", "_evolve", "_play", "_write_result"])
+@pytest.mark.parametrize("step", ["ensemble_of", "_evolve", "_play", "_write_result"])
 def test_interrupted_iterations_equal_uninterrupted_ones(finished, tmp_path, monkeypatch, step):
     class Stop(Exception):
         pass

@@ -202,7 +202,9 @@ def test_progress_of_a_resumed_evolution_starts_at_its_generation(finished, tmp_
 
     @contextlib.contextmanager
     def generations(title):
-        yield progress.EvolutionProgress(lambda done, total, note: shown.append(done), lambda rows: None)
+        evolution = progress.EvolutionProgress()
+        evolution.bar = lambda done, total, note: shown.append(done)
+        yield evolution
 
     monkeypatch.setattr(stages, "generations", generations)
     for count, first in ((2, 0), (3, 2)):

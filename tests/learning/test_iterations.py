@@ -10,6 +10,7 @@ from worldmodel.agents.config.schema import (
     MemoryConfig,
     RunConfig,
     SearchConfig,
+    TrainingConfig,
 )
 from worldmodel.agents.pipeline.iterative_training import iterate
 from worldmodel.agents.pipeline.run_folder import Run
@@ -30,14 +31,14 @@ def run_iterations(vae, folder, seed: int, num_updates: int = 200):
         iterations=2,
         iterate=LoopConfig(episodes=10, action_noise=0.5),
         memory=MemoryConfig(
-            model="rmdn",
+            flow="none",
             hidden_size=16,
             num_components=1,
             num_updates=num_updates,
             batch_size=16,
             seq_len=12,
-            learning_rate=1e-2,
         ),
+        training=TrainingConfig(learning_rate=1e-2),
         search=SearchConfig(sigma=0.5),
         dream=DreamConfig(generations=25, population=16, num_rollouts=8, horizon=8, temperature=1.0),
     )
