@@ -52,7 +52,7 @@ def visit(port, started=True, **options):
 def shots(visitor):
     """The facts, the dream and the real frame of each message."""
     while True:
-        message = visitor.recv(timeout=10)
+        message = visitor.recv(timeout=60)
         if isinstance(message, bytes):
             (length,) = struct.unpack("<I", message[:4])
             images = message[4 + length :]
@@ -61,7 +61,7 @@ def shots(visitor):
 
 def test_a_visitor_gets_a_greeting_and_consecutive_frames(server):
     with visit(server[0]) as visitor:
-        hello = json.loads(visitor.recv(timeout=10))
+        hello = json.loads(visitor.recv(timeout=60))
         assert (hello["title"], hello["controllers"], hello["reality"]) == ("Counter", ["evolved"], True)
         frames = shots(visitor)
         facts, dream, real = next(frames)
@@ -73,7 +73,7 @@ def test_a_visitor_gets_a_greeting_and_consecutive_frames(server):
 def test_actions_real_frames_and_recordings_are_sent(server):
     port, _ = server
     with visit(port) as visitor:
-        hello = json.loads(visitor.recv(timeout=10))
+        hello = json.loads(visitor.recv(timeout=60))
         for message in (
             {"type": "record", "value": True},
             {"type": "reality", "value": True},
@@ -93,10 +93,10 @@ def test_actions_real_frames_and_recordings_are_sent(server):
 
 def test_bad_messages_are_answered_and_the_dream_continues(server):
     with visit(server[0]) as visitor:
-        visitor.recv(timeout=10)
+        visitor.recv(timeout=60)
         for text in ("no json", '{"type": "shutdown"}', "[" * 3000, '{"type":"temperature","value":1e999}'):
             visitor.send(text)
-        answers = [m for m in (visitor.recv(timeout=10) for _ in range(40)) if isinstance(m, str)]
+        answers = [m for m in (visitor.recv(timeout=60) for _ in range(40)) if isinstance(m, str)]
         assert len(answers) == 4
         assert all("error" in json.loads(answer) for answer in answers)
 
@@ -109,7 +109,7 @@ def test_hostile_visitors_are_disconnected(server, hostile):
         for _ in range(600 if hostile == "flood" else 1):
             visitor.send('{"type": "restart"}' if hostile == "flood" else hostile)
         while True:
-            visitor.recv(timeout=10)
+            visitor.recv(timeout=60)
     until(lambda: not sessions)
 
 
@@ -133,15 +133,15 @@ def test_every_visitor_has_a_dream_until_the_connection_closes(server):
     until(lambda: not sessions)
     with contextlib.ExitStack() as stack:
         visitors = [stack.enter_context(visit(port)) for _ in range(3)]
-        hellos = [json.loads(visitor.recv(timeout=10)) for visitor in visitors]
+        hellos = [json.loads(visitor.recv(timeout=60)) for visitor in visitors]
         assert len({hello["recording"] for hello in hellos}) == 3
         frames = [next(shots(visitor))[1] for visitor in visitors]
         assert len(set(frames)) == 3
         open_sessions = list(sessions.values())
         with visit(port, started=False) as fourth:
-            fourth.recv(timeout=10)  # the reason
+            fourth.recv(timeout=60)  # the reason
             with pytest.raises(ConnectionClosed) as closed:
-                fourth.recv(timeout=10)
+                fourth.recv(timeout=60)
             assert closed.value.rcvd.code == 1013
     until(lambda: not sessions)
     until(lambda: all(session.film is None and not session.past for session in open_sessions))
