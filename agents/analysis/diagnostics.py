@@ -173,7 +173,8 @@ def cards(run: Run) -> dict[str, ReportCard]:
     """Return the report card of each finished iteration, or that of the run, by name; measure those that are missing."""
     finished = sorted(path.parent for path in (run.folder / "iterations").glob("[0-9]*/iteration.json"))
     if not finished:
-        return {"world model": measure_card(run)}
+        card, dream = measure_card(run), diagnostics(run).get("dream")
+        return {"world model": replace(card, promises=[*card.promises, *(dream.promises if dream else ())])}
     return {f"iteration {int(folder.name)}": measure_card(run, Run(folder)) for folder in finished}
 
 

@@ -5,7 +5,8 @@ from dataclasses import fields, is_dataclass
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from worldmodel.agents.config.schema import DREAMS, EvalConfig, GameConfig, Range, RunConfig, SearchConfig
+from worldmodel.agents.config.fields import Range
+from worldmodel.agents.config.schema import DREAMS, EvalConfig, GameConfig, RunConfig, SearchConfig
 from worldmodel.io.paths import expand
 
 SEEDS = {"seed", "split_seed"}

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from worldmodel.agents.config.schema import NOT_NEGATIVE, about, described, setting
+from worldmodel.agents.config.fields import NOT_NEGATIVE, about, described, setting
 from worldmodel.agents.config.validate import validate
 
 PRESETS = Path(__file__).parent.parent / "presets" / "density"

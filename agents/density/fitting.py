@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 
 from worldmodel import fit, seeded
+from worldmodel.agents.config.fields import arguments_of
 from worldmodel.agents.config.provenance import save_config
-from worldmodel.agents.config.schema import arguments_of
 from worldmodel.agents.density.config import DensityConfig, validate_density
 from worldmodel.agents.density.evaluation import Evaluation, evaluate_model
 from worldmodel.agents.density.runs import load_density, open_matching_corpus, open_run_corpus, original_identity

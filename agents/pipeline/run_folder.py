@@ -141,6 +141,8 @@ class Run:
         while stage and not outputs[stage - 1][1].exists():
             stage -= 1
         name, _, words = outputs[stage]
+        if stage == 3 and where == "game":  # the quick presets of some games evolve in dreams alone
+            words += ("--game.generations", "20")
         if stage == 3 and self.rollouts_folder.is_dir() and imported_module(env := self.store().env):
             words += ("--env", env)
         return ValueError(f"{self.folder} has no {name} yet: {command('worldmodel', *words)}")

@@ -24,15 +24,8 @@ from worldmodel.agents.analysis.verdicts import (
     verdict_of_vae,
     verdicts_of_card,
 )
-from worldmodel.agents.config.schema import (
-    AUTO_EPISODES,
-    AUTO_STEPS,
-    MemoryConfig,
-    RunConfig,
-    VAEConfig,
-    arguments_of,
-    split_noise,
-)
+from worldmodel.agents.config.fields import arguments_of
+from worldmodel.agents.config.schema import AUTO_EPISODES, AUTO_STEPS, MemoryConfig, RunConfig, VAEConfig, split_noise
 from worldmodel.agents.config.sections import STAGE, write_sections
 from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
 from worldmodel.agents.evolution.evolve import evolve

@@ -9,9 +9,10 @@ import yaml
 from tests.command_line import refused
 from worldmodel.agents.cli.commands.common import slug
 from worldmodel.agents.cli.main import main
+from worldmodel.agents.config.fields import rare_settings
 from worldmodel.agents.config.io import flat
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.config.schema import RunConfig, rare_settings
+from worldmodel.agents.config.schema import RunConfig
 from worldmodel.io import migration
 
 

@@ -149,7 +149,15 @@ def test_inspect_prints_the_report_card_of_the_world_model(finished, capsys, mon
     monkeypatch.setattr(Run, "store", None)  # the card is cached
     assert main(["inspect", str(finished), "--world"]) == 0
     shown = capsys.readouterr().out
+    assert "return of controller" in shown
     assert "world model" in shown and f"{measured['card'].latent_steps} of {measured['card'].max_latent_steps}" in shown
+
+
+def test_the_command_for_a_missing_search_evolves_with_every_preset(finished, tmp_path):
+    """A preset may evolve in dreams alone, and a search of no generations is refused."""
+    run = Run(shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("evolve-*")))
+    with pytest.raises(ValueError, match=r"evolve .*--where game .*--game\.generations [1-9]"):
+        run.controller("game")
 
 
 def test_inspect_shows_unfinished_and_outdated_stages(finished, tmp_path):

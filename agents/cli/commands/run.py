@@ -17,8 +17,9 @@ from worldmodel.agents.cli.commands.common import (
     slug,
     validate_env,
 )
+from worldmodel.agents.config.fields import rare_settings
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.config.schema import RunConfig, rare_settings
+from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.progress import answers, next_hint, print_verdict
 from worldmodel.io.paths import folder_path
 
