@@ -17,6 +17,8 @@ MAX_TICS = 2100
 """Maximum number of tics of an episode: 60 s."""
 THRESHOLD = 0.3333
 """Continuous actions between -THRESHOLD and THRESHOLD stay."""
+MIDDLE = slice(80, 160)
+"""Rows of the cropped view."""
 LAUNCHER = """#!/bin/sh
 cd '{folder}'
 exec '{python}' -SEc 'import ctypes, os, signal, sys
@@ -34,12 +36,14 @@ class DoomTakeCover(PixelEnv, gymnasium.Env[np.ndarray, Any]):
     """Take Cover as in World Models: evade the fireballs of the monsters on the other side of a room.
 
     The reward of a step is its number of tics (35 per second), also with a ``frame_skip``: the return is the number of tics
-    survived. Death terminates an episode, and 2,100 tics truncate it. Frames show the whole view, area-resized from 320x240 to
+    survived. Death terminates an episode, and 2,100 tics truncate it. Frames show the view, area-resized from 320x240 to
     64x64; the last frame of an episode is that before the death. Actions: 0 left, 1 stay, 2 right. The skill is 4 of 5:
     doom-py 0.0.15, which World Models used, reduces its 5 to 4.
 
     Args:
         frame_skip: Number of tics per step.
+        crop: Whether frames show only the middle third of the view. It has all monsters and fireballs, three times as tall as
+            in the whole view; floor and ceiling never change.
         continuous: Whether an action is one number in [-1, 1], as in World Models: below -1/3 left, above 1/3 right.
         render_mode: "rgb_array" or None.
 
@@ -52,16 +56,19 @@ class DoomTakeCover(PixelEnv, gymnasium.Env[np.ndarray, Any]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 35}
 
-    def __init__(self, frame_skip: int = 1, continuous: bool = False, render_mode: str | None = "rgb_array") -> None:
-        if frame_skip < 1 or not isinstance(continuous, bool):
+    def __init__(
+        self, frame_skip: int = 1, crop: bool = False, continuous: bool = False, render_mode: str | None = "rgb_array"
+    ) -> None:
+        if frame_skip < 1 or not isinstance(crop, bool) or not isinstance(continuous, bool):
             raise ValueError(
-                f"frame_skip must be at least 1 and continuous true or false, got {frame_skip!r}, {continuous!r}"
+                f"frame_skip must be at least 1, crop and continuous true or false, got {frame_skip!r}, {crop!r}, "
+                f"{continuous!r}"
             )
         try:
             import vizdoom
         except ImportError:
             raise ValueError("DoomTakeCover needs vizdoom: pip install 'worldmodel[doom]'") from None
-        self.frame_skip, self.continuous, self.render_mode = frame_skip, continuous, render_mode
+        self.frame_skip, self.crop, self.continuous, self.render_mode = frame_skip, crop, continuous, render_mode
         self.observation_space = FRAME_SPACE
         self.action_space = spaces.Box(-1, 1, (1,), np.float32) if continuous else spaces.Discrete(3)
         self._game = vizdoom.DoomGame()
@@ -115,7 +122,7 @@ class DoomTakeCover(PixelEnv, gymnasium.Env[np.ndarray, Any]):
         if (state := self._game.get_state()) is not None:
             self._screen = state.screen_buffer
         assert self._screen is not None
-        return resize_frame(self._screen)
+        return resize_frame(self._screen[MIDDLE] if self.crop else self._screen)
 
 
 def start_game(game: Any) -> None:

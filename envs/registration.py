@@ -38,7 +38,7 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
             imports a module, which may be in the working directory. Ids of Atari ("ALE/...") and VizDoom need no module.
         action_repeat: Number of game frames per step; their rewards are summed. None: 4 for Super Mario Bros, else 1.
         options: Further arguments of the environment (Super Mario Bros: ``action_set``, ``noop_max``,
-            ``sticky_action_prob``; DoomTakeCover: ``continuous``).
+            ``sticky_action_prob``; DoomTakeCover: ``crop``, ``continuous``).
 
     Raises:
         ValueError: The id is unknown (the message names the nearest ones), the environment shows no pixels, its actions are

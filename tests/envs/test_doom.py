@@ -108,7 +108,19 @@ def test_actions_move_the_player_and_continuous_ones_have_a_threshold():
         env.close()
 
 
-@pytest.mark.parametrize("options", [{"action_repeat": 0}, {"continuous": 1}, {"lives": 3}])
+def test_a_cropped_view_is_the_middle_of_the_whole_view():
+    whole, cropped = (
+        play(env, 3, [0, 0, 2], 40)[0] for env in (envs.make("DoomTakeCover"), envs.make("DoomTakeCover", crop=True))
+    )
+    # rows 80 to 160 of 240 become 64 rows: three of them are one row of the whole view, the first of which is row 21.33
+    rows = np.arange(22, 42)
+    middle = cropped[:, np.round((rows + 0.5 - 64 / 3) * 3 - 0.5).astype(int)].astype(int)
+    others = whole[::-1, rows].astype(int)
+    assert np.abs(middle - whole[:, rows]).mean() < 0.6 * np.abs(middle - others).mean()
+    assert cropped.std(axis=(2, 3)).mean() > 1.5 * whole.std(axis=(2, 3)).mean()
+
+
+@pytest.mark.parametrize("options", [{"action_repeat": 0}, {"continuous": 1}, {"crop": 2}, {"lives": 3}])
 def test_wrong_options_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         envs.make("DoomTakeCover", **options)
