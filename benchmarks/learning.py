@@ -87,16 +87,15 @@ def _cpu_seconds() -> float:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return a row of Markdown for each recipe: the mean over seeds of the dream controller's return, and all its seeds."""
-    lines = ["| Change | Mean of seeds | Each seed | Last iteration | CPU seconds |", "|---|---|---|---|---|"]
+    lines = ["| Change | Mean of seeds | Each seed | CPU seconds |", "|---|---|---|---|"]
     for recipe, (text, _) in RECIPES.items():
         cells = [row for row in rows if row["recipe"] == recipe]
         if not cells:
             continue
         means = [row["mean"] for row in cells]
-        last = ", ".join(f"{row['iterations'][-1]:.0f}" for row in cells)
         spent = np.mean([row["cpu_seconds"] for row in cells])
         each = ", ".join(f"{mean:.0f}" for mean in means)
-        lines.append(f"| {text} | {np.mean(means):.0f} | {each} | {last} | {spent:.0f} |")
+        lines.append(f"| {text} | {np.mean(means):.0f} | {each} | {spent:.0f} |")
     first = rows[0]
     return "\n".join(
         [

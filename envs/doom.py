@@ -26,6 +26,8 @@ try:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the process that started it
 except AttributeError:
     pass
+if os.getppid() != {parent}:  # it ended before
+    sys.exit(1)
 os.execv(sys.argv[1], sys.argv[1:])' '{program}' "$@"
 """
 """Script that starts ViZDoom."""
@@ -138,7 +140,8 @@ def start_game(game: Any) -> None:
         if os.name == "posix":
             launcher, program = Path(folder) / "vizdoom", Path(vizdoom.__file__).parent / "vizdoom"
             launcher.write_text(
-                LAUNCHER.format(folder=folder, python=sys.executable, program=program), encoding="utf-8"
+                LAUNCHER.format(folder=folder, python=sys.executable, parent=os.getpid(), program=program),
+                encoding="utf-8",
             )
             launcher.chmod(0o700)
             game.set_vizdoom_path(str(launcher))

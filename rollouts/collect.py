@@ -290,13 +290,13 @@ def _quarantine_damaged(folder: Path) -> None:
 
 def _missing_blocks(store: Store, start: int, episodes: int, episodes_per_shard: int) -> Iterator[range]:
     """Yield ranges of missing episodes from ``start`` on; a range stays within one block."""
-    existing = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
+    missing = set(store.missing(episodes))
     first = start
     while first < episodes:
         count = 0
         while (
             first + count < episodes
-            and first + count not in existing
+            and first + count in missing
             and (count == 0 or (first + count) % episodes_per_shard)
         ):
             count += 1

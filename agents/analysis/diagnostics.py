@@ -22,6 +22,7 @@ from worldmodel.agents.analysis.dream_comparison import Promise, controller_prom
 from worldmodel.agents.analysis.metrics import inputs, join, predict_steps, r_squared
 from worldmodel.agents.analysis.report_card import ReportCard, report_card
 from worldmodel.agents.pipeline.horizon_returns import common_horizon, own_returns
+from worldmodel.agents.pipeline.iteration import read_num_episodes
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.files import error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.io.migration import training_settings
@@ -146,14 +147,24 @@ def measure_card(run: Run, part: Run | None = None) -> ReportCard:
         members = [Run(folder).world().memory for folder in sorted(where.folder.glob("world-*"))]
         count, controller, name = len(store), None, None
         if part is not None:
-            count, controller = int(read_json(part.folder / "episodes.json")["episodes"]), part.controller("dream")
+            count, controller = read_num_episodes(part.folder), part.controller("dream")
+            if store.missing(count):
+                raise ValueError(f"{store.path} lacks episode {store.missing(count)[0]} of {count}")
             name = Agent(world, controller).name
         sequences = Sequences(latents, episodes=[index for index in range(count) if latents.lengths[index]])
         training, held_out = sequences.split(HELD_OUT, int(settings.get("seed", 0)))
         own = set(_newest_episodes(store, name)) - set(training.episodes.tolist())
         own_episodes = [latents.episode(index) for index in sorted(own) if latents.lengths[index]]
         with one_thread():  # its tensors are small
-            return report_card(world, _episodes(held_out), own_episodes, controller, members or None, latent_targets)
+            return report_card(
+                world,
+                _episodes(held_out),
+                own_episodes,
+                controller,
+                members or None,
+                latent_targets,
+                max_idle_steps=store.max_idle_steps,
+            )
 
     return _cached(where, ReportCard, fingerprint(world.memory), measure)
 
@@ -231,7 +242,8 @@ def measure_dream(
             dreamed, real = own_returns(
                 world, controller, latents, range(len(store)), common, temperature, seed, store.max_idle_steps
             )
-            promises = controller_promises(world, [latents.episode(index) for index in range(len(store))], controller)
+            played = [latents.episode(index) for index in range(len(store))]
+            promises = controller_promises(world, played, controller, max_idle_steps=store.max_idle_steps)
         return replace(dream_diagnostics(dreamed, real, common), promises=promises)
 
     return _cached(run, DreamDiagnostics, agent.name, measure)
@@ -242,7 +254,7 @@ def dream_diagnostics(dreamed: np.ndarray, real: np.ndarray, horizon: int) -> Dr
 
     Args:
         dreamed: return of each dream, (dreams,).
-        real: mean return of each real episode, (episodes,).
+        real: contribution of each real episode (`agents.pipeline.horizon_returns.contributions`), (episodes,).
         horizon: number of steps.
     """
     return DreamDiagnostics(

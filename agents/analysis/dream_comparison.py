@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from worldmodel import Memory, WorldModel
+from worldmodel.agents.pipeline.start_states import num_comparable_steps, time_limit
 from worldmodel.batches import tree_map
 from worldmodel.imagination import Imaginer, imagine
 from worldmodel.rollouts.ensemble import ModelEnsemble
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.encoded_dataset import EncodedEpisode
+from worldmodel.rollouts.store.stall_termination import is_stalled
 from worldmodel.start_states import StartState, burn_in_states
 from worldmodel.world_model import Noise
 
@@ -31,7 +33,7 @@ A dream soon leaves the states that recorded actions steer in, and then its term
 DRIFT_HORIZONS = (1, 5, 10, 20, 50, 100)
 """Numbers of steps of open-loop predictions."""
 NUM_STARTS, NUM_DRIFT_STARTS, NUM_DREAMS = 96, 48, 4
-"""Numbers of start states of returns and of open-loop predictions, and minimum number of dreams of each."""
+"""Numbers of start states of returns and of open-loop predictions, and number of dreams of each, in each member."""
 MIN_STARTS = 8
 """Minimum number of start states; a horizon with fewer is left out."""
 MIN_VARIATION = 1e-3
@@ -60,6 +62,11 @@ class Promise:
     real_survival: float
     survival_correlation: float | None
     """Correlation of the dreamed survival probability with real survival, 0 or None as above."""
+    attainable: float | None = None
+    """Correlation of the return of one sampled dream with that of others from the same state: that of a true world model. The
+    game's own noise bounds it. None: unknown."""
+    survival_attainable: float | None = None
+    """The same for survival."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +99,26 @@ class Agreement:
 class _Dreams(NamedTuple):
     """Dreams from S start states, D each, of T steps."""
 
-    returns: np.ndarray
-    """(S, D, T): cumulative rewards, weighted by the probability that the dream has not ended before."""
+    rewards: np.ndarray
+    """(S, D, T)."""
     survival: np.ndarray
     """(S, D, T): probability that no step so far terminates."""
     latents: Tensor
     """(S, D, T, latent)."""
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(S, D, T): cumulative rewards, weighted by the probability that the dream has not ended before."""
+        return self._cumulative(self.survival)
+
+    def sampled(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return cumulative rewards and survival (0 or 1), both (S, D, T), of dreams with sampled terminations."""
+        survived = (rng.random(self.survival.shape[:2])[..., None] < self.survival).astype(np.float64)
+        return self._cumulative(survived), survived
+
+    def _cumulative(self, survival: np.ndarray) -> np.ndarray:
+        alive = np.concatenate((np.ones_like(survival[..., :1]), survival[..., :-1]), axis=2)
+        return (self.rewards * alive).cumsum(axis=2)
 
 
 def _dream(
@@ -110,10 +131,9 @@ def _dream(
 ) -> _Dreams:
     """Dream from each start state; ``policy`` is a function of the state, or actions (S, T, actions) of an open loop.
 
-    The members of an ensemble share the noise of a dream.
+    Each member of an ensemble dreams with the same noise: dream ``n * members + m`` is that of member m with noise n.
     """
-    each = -(-NUM_DREAMS // len(members))
-    num_dreams = each * len(members)
+    num_dreams = NUM_DREAMS * len(members)
     generator = torch.Generator(world.device).manual_seed(seed)
 
     def burn_in(model: WorldModel) -> Any:
@@ -128,7 +148,7 @@ def _dream(
         actions = torch.from_numpy(policy).to(state.latent).repeat_interleave(num_dreams, 0)
         remaining = iter(actions.unbind(1))
         policy = lambda state: next(remaining)  # noqa: E731
-    shared = (world.noise(len(starts) * each, generator) for _ in range(num_steps))
+    shared = (world.noise(len(starts) * NUM_DREAMS, generator) for _ in range(num_steps))
     noise = (Noise(*(part.repeat_interleave(len(members), 0) for part in one)) for one in shared)
     steps = [imagined.step for imagined in imagine(model, state, policy, noise)]
 
@@ -136,46 +156,56 @@ def _dream(
         return torch.stack([getattr(step, name) for step in steps], dim=1).unflatten(0, (len(starts), num_dreams))
 
     survival = (1 - stacked("termination").double()).cumprod(dim=2)
-    alive = torch.cat((torch.ones_like(survival[..., :1]), survival[..., :-1]), dim=2)
-    returns = (stacked("reward").double() * alive).cumsum(dim=2)
-    return _Dreams(returns.cpu().numpy(), survival.cpu().numpy(), stacked("latent"))
+    return _Dreams(stacked("reward").double().cpu().numpy(), survival.cpu().numpy(), stacked("latent"))
 
 
 def _starts(
-    episodes: Sequence[EncodedEpisode], num: int, rng: np.random.Generator, horizon: int, may_end: bool = True
+    episodes: Sequence[EncodedEpisode], num: int, rng: np.random.Generator, horizon: int, limit: int | None = None
 ) -> list[StartState]:
     """Return up to ``num`` random steps of episodes, in the order of time.
 
-    ``horizon`` steps follow each of them; with ``may_end``, or fewer in an episode that terminates.
+    ``horizon`` steps of the game follow each of them, as if no episode ended before the time limit ``limit`` (None: there is
+    none): then the choice does not depend on what happens after a step.
     """
     found = []
     for episode in episodes:
-        steps = len(episode.action)
-        count = steps if may_end and episode.terminated[-1] else max(steps - horizon + 1, 0)
-        found += [StartState(episode, step) for step in range(count)]
+        count = num_comparable_steps(len(episode.action), limit, horizon)
+        found += [StartState(episode, step) for step in range(count) if _is_comparable(step, horizon, limit)]
     return [found[index] for index in np.sort(rng.permutation(len(found))[:num])]
 
 
-def _is_comparable(start: StartState, horizon: int) -> bool:
-    """Whether the return over ``horizon`` steps is known: the episode has these steps, or terminates before."""
-    left = len(start.episode.action) - start.step
-    return left >= horizon or bool(start.episode.terminated[-1])
+def _is_comparable(step: int, horizon: int, limit: int | None) -> bool:
+    """Whether ``horizon`` steps after a start step fit before the time limit."""
+    return limit is None or step + horizon <= limit
+
+
+def _time_limit(episodes: Sequence[EncodedEpisode], max_idle_steps: int | None) -> int | None:
+    """Return the number of steps after which episodes are truncated; None: none of them is."""
+    complete = [
+        bool(one.terminated[-1]) or is_stalled(one.reward, False, max_idle_steps) for one in episodes if len(one.action)
+    ]
+    return time_limit([len(one.action) for one in episodes if len(one.action)], complete)
 
 
 def _promises(
-    behavior: str, starts: Sequence[StartState], dreams: _Dreams, other: _Dreams | None = None
+    behavior: str,
+    starts: Sequence[StartState],
+    limit: int | None,
+    dreams: _Dreams,
+    other: _Dreams | None = None,
 ) -> list[Promise]:
     """Compare dreams with the real steps after their start states, for each of `HORIZONS`."""
-    rows = []
+    rows, parts = [], (dreams.returns, dreams.survival)
+    samples = dreams.sampled(np.random.default_rng(0))
     for horizon in HORIZONS:
-        usable = np.array([_is_comparable(start, horizon) for start in starts])
+        usable = np.array([_is_comparable(start.step, horizon, limit) for start in starts])
         if usable.sum() < MIN_STARTS:
             continue
         pairs = [(start.episode, start.step) for start, used in zip(starts, usable, strict=True) if used]
         real = np.array([np.sum(one.reward[step : step + horizon], dtype=np.float64) for one, step in pairs])
         ended = [bool(np.any(one.terminated[step : step + horizon])) for one, step in pairs]
         survived = 1.0 - np.array(ended)
-        promised, survival = (part[usable, :, horizon - 1].mean(axis=1) for part in dreams[:2])
+        promised, survival = (part[usable, :, horizon - 1].mean(axis=1) for part in parts)
         others = None
         if other is not None and other.returns.shape[2] >= horizon:
             others = correlation(other.returns[usable, :, horizon - 1].mean(axis=1), real)
@@ -191,9 +221,28 @@ def _promises(
                 float(survival.mean()),
                 float(survived.mean()),
                 correlation(survival, survived),
+                *(
+                    _attainable(part[usable, :, horizon - 1], sample[usable, :, horizon - 1])
+                    for part, sample in zip(parts, samples, strict=True)
+                ),
             )
         )
     return rows
+
+
+def _attainable(expected: np.ndarray, sampled: np.ndarray) -> float | None:
+    """Return the mean correlation of one sampled dream with the mean of those of other noise; None: samples are constant.
+
+    Args:
+        expected: Expected values of dreams (S, D).
+        sampled: Sampled values of the same dreams (S, D).
+    """
+    expected, sampled = (part.reshape(len(part), NUM_DREAMS, -1) for part in (expected, sampled))
+    total = expected.sum(axis=1)
+    others = [(total - expected[:, number]).mean(axis=1) for number in range(NUM_DREAMS)]
+    found = [correlation(other, sampled[:, number, 0]) for number, other in enumerate(others)]
+    known = [one for one in found if one is not None]
+    return float(np.mean(known)) if known else None
 
 
 def correlation(predicted: np.ndarray, real: np.ndarray) -> float | None:
@@ -206,13 +255,18 @@ def correlation(predicted: np.ndarray, real: np.ndarray) -> float | None:
 
 
 def recorded_promises(
-    world: WorldModel, members: list[Memory], episodes: Sequence[EncodedEpisode], rng: np.random.Generator
+    world: WorldModel,
+    members: list[Memory],
+    episodes: Sequence[EncodedEpisode],
+    rng: np.random.Generator,
+    max_idle_steps: int | None = None,
 ) -> tuple[list[Promise], Agreement | None]:
     """Compare dreams under recorded actions with recorded rewards; also return the agreement of an ensemble.
 
     After the end of an episode the actions of other episodes follow: the end of the recording tells a dream nothing.
     """
-    starts = _starts(episodes, NUM_STARTS, rng, HORIZONS[0])
+    limit = _time_limit(episodes, max_idle_steps)
+    starts = _starts(episodes, NUM_STARTS, rng, HORIZONS[0], limit)
     if len(starts) < MIN_STARTS:
         return [], None
 
@@ -238,7 +292,7 @@ def recorded_promises(
         agreement = Agreement(
             len(members), float(np.mean(known)) if known else None, spread / scale if scale > 1e-9 else None
         )
-    return _promises("recorded", starts, dreams, others), agreement
+    return _promises("recorded", starts, limit, dreams, others), agreement
 
 
 @torch.inference_mode()
@@ -248,6 +302,7 @@ def controller_promises(
     controller: Controller,
     members: Sequence[Memory] | None = None,
     seed: int = 0,
+    max_idle_steps: int | None = None,
 ) -> list[Promise]:
     """Compare dreams of a controller with its real episodes, from the same states.
 
@@ -257,9 +312,11 @@ def controller_promises(
         controller: Controller.
         members: Memories that imagine; None: the world model's own.
         seed: Seed of start states and noise.
+        max_idle_steps: Number of idle steps that truncate an episode; None: no idle truncation.
     """
     rng = np.random.default_rng([seed, 1])
-    starts = _starts(episodes, NUM_STARTS, rng, HORIZONS[0])
+    limit = _time_limit(episodes, max_idle_steps)
+    starts = _starts(episodes, NUM_STARTS, rng, HORIZONS[0], limit)
     if len(starts) < MIN_STARTS:
         return []
 
@@ -267,7 +324,14 @@ def controller_promises(
         return world.squash(controller(state.controller_inputs))
 
     dreams = _dream(world, list(members or [world.memory]), starts, policy, HORIZONS[-1], seed)
-    return _promises("controller", starts, dreams)
+    return _promises("controller", starts, limit, dreams)
+
+
+def _drift_starts(episodes: Sequence[EncodedEpisode], rng: np.random.Generator, horizon: int) -> list[StartState]:
+    """Return random steps of episodes that have ``horizon`` more steps."""
+    long = [one for one in episodes if len(one.action) >= horizon]
+    found = [StartState(one, step) for one in long for step in range(len(one.action) - horizon + 1)]
+    return [found[index] for index in np.sort(rng.permutation(len(found))[:NUM_DRIFT_STARTS])]
 
 
 def measure_drift(
@@ -279,7 +343,7 @@ def measure_drift(
         The drift at each horizon, the number of steps with a better prediction than both baselines, and that of all steps.
     """
     for furthest in reversed(DRIFT_HORIZONS):
-        starts = _starts(episodes, NUM_DRIFT_STARTS, rng, furthest, may_end=False)
+        starts = _drift_starts(episodes, rng, furthest)
         if len(starts) >= MIN_STARTS:
             break
     else:
@@ -302,8 +366,10 @@ def measure_drift(
     def explained(predicted: np.ndarray, correction: np.ndarray | float = 0.0) -> np.ndarray:
         return 1 - (((predicted - real) ** 2).sum(axis=(0, 2)) - correction) / total
 
-    # the variance of a mean of D dreams is the sample variance divided by D
-    noise = dreamed.var(axis=1, ddof=1).sum(axis=(0, 2)) / dreamed.shape[1]
+    # members share the noise, so their means are independent over its draws; the variance of a mean of N draws is the sample
+    # variance divided by N
+    draws = dreamed.reshape(len(starts), NUM_DREAMS, len(members), *dreamed.shape[2:]).mean(axis=2)
+    noise = draws.var(axis=1, ddof=1).sum(axis=(0, 2)) / NUM_DREAMS
     curves = [
         explained(dreamed.mean(axis=1), noise),
         explained(dreamed[:, 0]),

@@ -98,6 +98,7 @@ def report_card(
     ensemble: Sequence[Memory] | None = None,
     latent_targets: str = "mean",
     seed: int = 0,
+    max_idle_steps: int | None = None,
 ) -> ReportCard:
     """Measure a world model on episodes that its training did not use.
 
@@ -109,6 +110,7 @@ def report_card(
         ensemble: Memories that imagine; dream n uses memory n modulo their number. None: the world model's own memory.
         latent_targets: Latents of one-step predictions: "mean" of the posterior, or "sample" from it, as in training.
         seed: Seed of start states and noise.
+        max_idle_steps: Number of idle steps that truncate an episode; None: no idle truncation.
 
     Raises:
         ValueError: ``held_out`` is empty.
@@ -127,9 +129,9 @@ def report_card(
         if own_steps:
             rewards.append(_reward_fit("controller", join(own_steps, "predicted_reward"), join(own_steps, "reward")))
     probability = join(steps, "termination")
-    promises, agreement = recorded_promises(world, members, held_out, rng)
+    promises, agreement = recorded_promises(world, members, held_out, rng, max_idle_steps)
     if controller is not None and own:
-        promises += controller_promises(world, own, controller, members, seed)
+        promises += controller_promises(world, own, controller, members, seed, max_idle_steps)
     return ReportCard(
         rewards,
         None if probability is None else _termination_fit(probability, join(steps, "terminated")),
@@ -175,13 +177,14 @@ def _measurements(card: ReportCard) -> dict[str, str]:
         rows["terminations: skill, predicted (real)"] = _join(ends.skill, counts)
     for one in card.promises:
         means = f"{format_number(one.dream)} ({format_number(one.real)})"
-        rows[f"return of {one.behavior} in {one.horizon} steps: r, dream (real)"] = _join(one.correlation, means)
+        name = f"return of {one.behavior} in {one.horizon} steps: r, at most, dream (real)"
+        rows[name] = _join(one.correlation, one.attainable, means)
         if one.other_actions is not None:
             rows[f"return of other actions in {one.horizon} steps: r"] = _join(one.other_actions)
         if ends is not None:
             means = f"{one.dream_survival:.0%} ({one.real_survival:.0%})"
-            name = f"survival of {one.behavior} in {one.horizon} steps: r, dream (real)"
-            rows[name] = _join(one.survival_correlation, means)
+            name = f"survival of {one.behavior} in {one.horizon} steps: r, at most, dream (real)"
+            rows[name] = _join(one.survival_correlation, one.survival_attainable, means)
     for drift in card.drift:
         name = f"latents after {drift.horizon} steps: explained by dreams, one dream, persistence, other episode"
         rows[name] = _join(drift.mean, drift.dream, drift.persistence, drift.other)

@@ -29,6 +29,9 @@ PERMUTATIONS = 9_999
 """Number of random relabellings of a permutation test."""
 MIN_CORRELATION, GOOD_CORRELATION = 0.3, 0.6
 """Minimum correlations of dreams and the game over start states: of a head that is not bad, and of a good one."""
+MIN_ATTAINED, MIN_ATTAINABLE = 0.6, 0.2
+"""Minimum share of the attainable correlation of a head that is not bad, and the least value that is taken for attainable: a
+head that predicts nothing takes everything for noise."""
 MIN_ACTION_EFFECT = 0.05
 """Minimum difference of the correlations under the recorded and under other actions."""
 GOOD_LATENT_STEPS = 10
@@ -123,11 +126,11 @@ def verdicts_of_card(card: ReportCard) -> list[Verdict]:
     if promise is not None and card.rewards and promise.correlation is not None:
         numbers = f"dreams rank {promise.horizon}-step returns with r = {promise.correlation:.2f}"
         numbers += f" (mean {number(promise.dream)}, real {number(promise.real)})"
-        results.append(_ranking("rewards", promise.correlation, numbers, promise.other_actions))
+        results.append(_ranking("rewards", promise.correlation, promise.attainable, numbers, promise.other_actions))
     if survival is not None and card.termination is not None and survival.survival_correlation is not None:
         numbers = f"dreams rank survival of {survival.horizon} steps with r = {survival.survival_correlation:.2f}"
         numbers += f" (mean {survival.dream_survival:.0%}, real {survival.real_survival:.0%})"
-        results.append(_ranking("terminations", survival.survival_correlation, numbers))
+        results.append(_ranking("terminations", survival.survival_correlation, survival.survival_attainable, numbers))
     if card.drift:
         text = f"dreams of real actions beat persistence and the mean at {card.latent_steps} of {card.max_latent_steps} steps"
         level: Level = "good" if card.latent_steps >= min(GOOD_LATENT_STEPS, card.max_latent_steps) else "weak"
@@ -135,9 +138,21 @@ def verdicts_of_card(card: ReportCard) -> list[Verdict]:
     return results
 
 
-def _ranking(part: str, correlation: float, numbers: str, other_actions: float | None = None) -> Verdict:
-    """Return the verdict on a correlation of dreams and the game; ``other_actions``: that of dreams under other actions."""
-    if correlation < MIN_CORRELATION:
+def _ranking(
+    part: str, correlation: float, attainable: float | None, numbers: str, other_actions: float | None = None
+) -> Verdict:
+    """Return the verdict on a correlation of dreams and the game.
+
+    Args:
+        part: Head.
+        correlation: Correlation over start states.
+        attainable: That of a true world model as noisy as the dreams; None: unknown.
+        numbers: Beginning of the sentence.
+        other_actions: Correlation of dreams under other actions; None: unknown.
+    """
+    numbers += "" if attainable is None else f", at most {attainable:.2f} by their own noise"
+    attained = attainable is not None and correlation >= MIN_ATTAINED * max(attainable, MIN_ATTAINABLE)
+    if correlation < MIN_CORRELATION and not attained:
         return Verdict(part, f"{numbers}: evolution in these dreams learns little", "bad")
     if other_actions is not None and other_actions > correlation - MIN_ACTION_EFFECT:
         text = f"{numbers}, with other actions {other_actions:.2f}: dreams hardly depend on actions"

@@ -87,9 +87,10 @@ def validate_combination(settings: RunConfig) -> None:
         raise ValueError(
             f"iterate.init_from best keeps the VAE: it needs iterate.vae_updates 0, got {loop.vae_updates}"
         )
-    if settings.memory.stall_delay is not None and settings.collect.max_idle_steps is None:
+    delay, idle = settings.memory.stall_delay, settings.collect.max_idle_steps
+    if delay is not None and (idle is None or delay > idle):
         raise ValueError(
-            f"memory.stall_delay {settings.memory.stall_delay} needs collect.max_idle_steps, got it without"
+            f"memory.stall_delay needs collect.max_idle_steps of at least as many steps, got {delay} and {idle}"
         )
     if settings.iterations and not settings.dream.generations:
         raise ValueError(f"iterations need dream.generations above zero, got {settings.iterations} and 0")

@@ -9,7 +9,7 @@ import numpy as np
 
 from worldmodel import Memory, WorldModel, rollouts
 from worldmodel.agents.config.schema import DREAMS
-from worldmodel.agents.pipeline.start_states import ComparableStartStates, num_comparable_steps
+from worldmodel.agents.pipeline.start_states import ComparableStartStates, time_limit
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset
 from worldmodel.rollouts.store.stall_termination import is_complete
@@ -42,14 +42,27 @@ def own_returns(
         ensemble: Memories of the dreams; None: the memory of ``world``.
 
     Returns:
-        The return of each of `DREAMS` dreams, (DREAMS,), and the mean return of each real episode, (episodes,).
+        The return of each of `DREAMS` dreams, (DREAMS,), and `contributions` of the real episodes, (episodes,).
     """
     start_states = ComparableStartStates(latents, episodes, horizon, max_idle_steps)
     dreams = rollouts.dream(world, controller, start_states, horizon, DREAMS, temperature, seed=seed, ensemble=ensemble)
-    ends = [is_complete(latents.store.episode_metadata(index), max_idle_steps) for index in episodes]
     rewards = [np.asarray(latents.episode(index).reward) for index in episodes]
-    real = [np.mean(horizon_returns(one, ended, horizon)) for one, ended in zip(rewards, ends, strict=True)]
-    return dreams.returns, np.array(real)
+    real = [horizon_returns(one, count, horizon) for one, count in zip(rewards, start_states.counts, strict=True)]
+    return dreams.returns, contributions(real)
+
+
+def contributions(returns: Sequence[Sequence[float]]) -> np.ndarray:
+    """Return a number for each episode: their mean is that of the returns from all steps, with the standard error of a ratio.
+
+    Args:
+        returns: Returns from the start steps of each episode.
+
+    References:
+        Cochran, Sampling Techniques, 3rd edition, 1977 (section 2.11, ratio estimates).
+    """
+    sums, counts = (np.array([measure(one) for one in returns], np.float64) for measure in (np.sum, len))
+    mean = sums.sum() / counts.sum()
+    return mean + (sums - mean * counts) / counts.mean()
 
 
 def common_horizon(
@@ -60,13 +73,11 @@ def common_horizon(
 ) -> int:
     """Return the horizon, or the length of the shortest truncated episode if that is less: dreams have no time limit."""
     store = latents.store
-    truncated = [
-        store.lengths[index] for index in episodes if not is_complete(store.episode_metadata(index), max_idle_steps)
-    ]
-    return max(1, min([horizon, *truncated]))
+    complete = [is_complete(store.episode_metadata(index), max_idle_steps) for index in episodes]
+    limit = time_limit([store.lengths[index] for index in episodes], complete)
+    return horizon if limit is None else max(1, min(horizon, limit))
 
 
-def horizon_returns(rewards: np.ndarray, terminated: bool, horizon: int) -> list[float]:
-    """Return the returns over ``horizon`` steps, or up to termination, from each of the first `num_comparable_steps` steps."""
-    count = num_comparable_steps(len(rewards), terminated, horizon)
+def horizon_returns(rewards: np.ndarray, count: int, horizon: int) -> list[float]:
+    """Return the returns over ``horizon`` steps, or up to the end, from each of the first ``count`` steps."""
     return [float(rewards[step : step + horizon].sum(dtype=np.float64)) for step in range(count)]

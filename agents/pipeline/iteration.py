@@ -25,7 +25,7 @@ class Iteration:
     disagreement: float
     """Standard deviation of its mean returns over the models of the ensemble; 0 with one model."""
     episode_mean: float
-    """Mean return of its complete real episodes."""
+    """Mean return of its complete real episodes. With several candidates it is too high: these episodes choose the best one."""
     episode_std: float
     """Standard deviation of these returns."""
     n: int
@@ -87,8 +87,7 @@ class IterationContext:
     @property
     def num_episodes(self) -> int:
         """Number of episodes in the store at the start of the iteration."""
-        with error_context(path := self.current.folder / "episodes.json"):
-            return int(read_json(path)["episodes"])
+        return read_num_episodes(self.current.folder)
 
 
 class UntimedRun(Run):
@@ -109,6 +108,19 @@ def candidate_run(context: IterationContext, number: int) -> Run:
     """Return the folder of a candidate's search; the only candidate's is that of the iteration."""
     several = context.settings.iterate.candidates > 1
     return Run(context.current.folder / f"candidate-{number + 1}") if several else context.current
+
+
+def read_num_episodes(folder: Path) -> int:
+    """Read the number of episodes in the store at the start of the iteration in ``folder``.
+
+    Raises:
+        ValueError: The file is missing or damaged; the message names it.
+    """
+    with error_context(path := folder / "episodes.json", wrap_value_errors=True):
+        count = read_json(path)["episodes"]
+        if type(count) is not int or count < 1:
+            raise ValueError(f"episodes must be a positive whole number, got {count!r}")
+        return count
 
 
 def read_result(run: Run, number: int) -> Iteration:

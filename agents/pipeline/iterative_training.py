@@ -74,7 +74,7 @@ def iterate(run: Run, settings: RunConfig) -> list[Iteration]:
         done.append(read_result(run, number))
         with atomic(run.folder / "iterations" / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(asdict(one)) + "\n" for one in done), encoding="utf-8")
-        console.print(summary(done[-1]), markup=False)
+        console.print(summary(done[-1], context.settings.iterate.candidates), markup=False)
     best = best_iteration(done)
     chosen = iteration_run(run, best.number)
     world = WorldModel.load(chosen.world_folder)
@@ -153,14 +153,15 @@ def _evolve_candidates(context: IterationContext, world: WorldModel, ensemble: l
     return [candidate_run(context, number).controller("dream") for number in numbers]
 
 
-def summary(one: Iteration) -> str:
+def summary(one: Iteration, candidates: int = 1) -> str:
     """Format the results of an iteration as one line."""
     dream, real, gap, mean, std = (
         format_number(value, 0) for value in (one.dream, one.real, one.gap, one.episode_mean, one.episode_std)
     )
     return (
         f"iteration {one.number}: in dreams {dream}, in the game {real}, gap {gap}; "
-        f"complete episodes {mean} +- {std} (n = {one.n}), {one.real_steps:,} real steps"
+        f"complete episodes {mean} +- {std} (n = {one.n}{f', best of {candidates}' if candidates > 1 else ''}), "
+        f"{one.real_steps:,} real steps"
     )
 
 
@@ -203,7 +204,9 @@ def _start_states(context: IterationContext) -> RecentStartStates:
     """Return the start states of the dreams, from the most recent episodes at the start of the iteration."""
     path = context.current.folder / "episodes.json"
     if not path.exists():
-        write_json(path, {"episodes": len(context.run.store())})
+        store = context.run.store()
+        _refuse_missing(context, store.missing(len(store)))
+        write_json(path, {"episodes": len(store)})
     count = context.num_episodes
     num_recent = min(context.settings.iterate.recent_episodes or count, count)
     return RecentStartStates(context.run.store().latents(context.current.world().vae), count, num_recent)
@@ -219,11 +222,19 @@ def _play(context: IterationContext, part: int, agent: Agent) -> range:
     """Add episodes of an agent to the store as part ``part`` of this iteration's; return their indices.
 
     The last part is collected even if all its episodes exist: this also repairs a Minari index that an interruption prevented.
+
+    Raises:
+        ValueError: An earlier episode is missing, or one of this part while later parts exist: the controllers that played them
+            would be compared by the wrong episodes.
     """
     run, settings, loop = context.run, context.settings, context.settings.iterate
     first = context.num_episodes + part * loop.episodes
     episodes = range(first, first + loop.episodes)
-    if part < loop.candidates and len(run.store()) >= episodes.stop:
+    store = run.store()
+    missing = store.missing(episodes.stop)
+    if missing and (missing[0] < first or len(store) + len(missing) > episodes.stop):
+        _refuse_missing(context, missing)
+    if part < loop.candidates and not missing:
         return episodes
     with bar("play the new controller", "episodes") as progress:
         rollouts.collect(
@@ -240,6 +251,18 @@ def _play(context: IterationContext, part: int, agent: Agent) -> range:
             **settings.executor,
         )
     return episodes
+
+
+def _refuse_missing(context: IterationContext, missing: list[int]) -> None:
+    """Raise an error if episodes are missing: later ones would get their numbers.
+
+    Raises:
+        ValueError: An episode is missing; the message names the store or the damaged shard.
+    """
+    if missing:
+        store = context.run.store()
+        reason = next(iter(store.damaged.values()), f"{store.path} lacks episode {missing[0]}")
+        raise ValueError(f"{reason}; restore the file, or remove the later shards and {context.current.folder}")
 
 
 def _returns(context: IterationContext, episodes: range) -> np.ndarray:

@@ -16,7 +16,7 @@ from worldmodel.agents.config.validate import validate
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline import stages
 from worldmodel.agents.pipeline.forecast import about, forecast
-from worldmodel.agents.pipeline.iteration import iteration_run
+from worldmodel.agents.pipeline.iteration import iteration_run, read_num_episodes
 from worldmodel.agents.pipeline.iterative_training import (
     PER_ITERATION,
     freeze_settings,
@@ -28,7 +28,7 @@ from worldmodel.agents.pipeline.phases import PREVIOUS, Phase, plan
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import Stages, busy, console
 from worldmodel.io import migration
-from worldmodel.io.files import error_context, read_json
+from worldmodel.io.files import error_context
 from worldmodel.io.paths import folder_path
 from worldmodel.rollouts.executors.workers import validate_backend
 from worldmodel.rollouts.state_resets import validate_state_resets
@@ -194,9 +194,7 @@ def _validate_rollouts(run: Run, settings: RunConfig) -> None:
     """
     store, num_episodes = run.store(), settings.collect.episodes or AUTO_EPISODES
     for path in (run.folder / "iterations").glob("*/episodes.json"):
-        with error_context(path):
-            num_episodes = max(num_episodes, int(read_json(path)["episodes"]))
-    present = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
-    if missing := sorted(set(range(num_episodes)) - present):
+        num_episodes = max(num_episodes, read_num_episodes(path.parent))
+    if missing := store.missing(num_episodes):
         reason = next(iter(store.damaged.values()), f"{store.path} lacks episode {missing[0]}")
         raise ValueError(f"{reason}; the run's iterations were trained on it: restore the file, or use another --out")

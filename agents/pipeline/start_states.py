@@ -3,6 +3,7 @@
 Start reading at `RecentStartStates` (evolution) and `ComparableStartStates` (comparison with real returns).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,10 @@ class RecentStartStates:
 
 
 class ComparableStartStates:
-    """Start states from encoded real episodes, each cut after the last start step of `horizon_returns`.
+    """Start states from encoded real episodes: all steps from which a dream can be compared with the episode.
 
-    A dream draws an episode uniformly, then a step of it uniformly.
+    A dream draws one of these steps uniformly. Whether a step counts does not depend on what happens after it: terminated
+    episodes are cut at the same step as truncated ones (`num_comparable_steps`).
 
     Args:
         latents: Encoded store.
@@ -78,24 +80,37 @@ class ComparableStartStates:
         horizon: int,
         max_idle_steps: int | None = None,
     ) -> None:
-        self.latents, self.episodes, self.horizon, self.max_idle_steps = latents, episodes, horizon, max_idle_steps
+        self.latents, self.episodes, self.horizon = latents, episodes, horizon
+        lengths = [len(latents.episode(index).action) for index in episodes]
+        complete = [is_complete(latents.store.episode_metadata(index), max_idle_steps) for index in episodes]
+        limit = time_limit(lengths, complete)
+        self.counts = [num_comparable_steps(steps, limit, horizon) for steps in lengths]
+        """Number of start steps in each episode."""
 
     def __len__(self) -> int:
-        """Return the number of episodes."""
-        return len(self.episodes)
+        """Return the number of start steps."""
+        return sum(self.counts)
 
     def episode(self, index: int) -> EncodedEpisode:
-        """Return the episode with this index, cut."""
-        episode = self.latents.episode(self.episodes[index])
-        complete = is_complete(self.latents.store.episode_metadata(self.episodes[index]), self.max_idle_steps)
-        steps = num_comparable_steps(len(episode.action), complete, self.horizon)
-        return episode.window(0, steps)
+        """Return the episode with this start step, cut after its last start step."""
+        number = int(np.searchsorted(np.cumsum(self.counts), index, side="right"))
+        return self.latents.episode(self.episodes[number]).window(0, self.counts[number])
 
 
-def num_comparable_steps(steps: int, terminated: bool, horizon: int) -> int:
+def time_limit(lengths: Sequence[int], complete: Sequence[bool]) -> int | None:
+    """Return the number of steps after which episodes are truncated; None: none of them is.
+
+    Args:
+        lengths: Number of steps of each episode.
+        complete: Whether each episode is complete, and not truncated.
+    """
+    return min((steps for steps, ended in zip(lengths, complete, strict=True) if not ended), default=None)
+
+
+def num_comparable_steps(steps: int, limit: int | None, horizon: int) -> int:
     """Return the number of first steps of an episode from which its return is comparable with a dream of ``horizon`` steps.
 
-    These are all steps of a terminated episode. In a truncated one, a start step needs ``horizon`` steps after it, because
-    dreams have no time limit; one step counts in any case.
+    A dream has no time limit, so ``horizon`` steps must fit before that of the game, even where the episode terminates earlier:
+    otherwise the late start steps would be those that a termination follows. One step counts in any case.
     """
-    return steps if terminated else max(1, steps - horizon + 1)
+    return steps if limit is None else min(steps, max(1, limit - horizon + 1))

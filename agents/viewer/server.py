@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -60,6 +60,10 @@ def build_app(scene: Scene, hosts: list[str], visitors: int = VISITORS) -> Starl
             await visitor.close(POLICY)  # without accepting it first, so that the handshake fails
             return
         await visitor.accept()
+        with suppress(WebSocketDisconnect):  # a visitor may leave before the first message
+            await serve(visitor)
+
+    async def serve(visitor: WebSocket) -> None:
         if len(sessions) >= visitors:
             await visitor.send_json({"error": f"the limit of {visitors} visitors is reached: try again later"})
             await visitor.close(TRY_LATER)

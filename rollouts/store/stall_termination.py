@@ -47,17 +47,19 @@ class StallTerminated(EncodedDataset):
         super().__init__(latents.store, latents.folder)
         self.stall_steps, self.stall_delay = max_idle_steps, delay
         self._ends: list[tuple[int, bool]] = []
+        num_stalled = num_earning = 0
         for index in range(len(self)):
             _, _, _, rewards, terminated = super().episode(index)
             stalled = is_stalled(rewards, bool(len(terminated) and terminated[-1]), max_idle_steps)
             earned = np.flatnonzero(rewards > 0)
             last = int(earned[-1]) if len(earned) else 0
             self._ends.append((min(last + 1 + delay, len(rewards)) if stalled else len(rewards), stalled))
-        stalled_steps = [steps for steps, stalled in self._ends if stalled]
-        if stalled_steps and max(stalled_steps) == 1 + delay:
+            num_stalled += stalled
+            num_earning += stalled and len(earned) > 0
+        if num_stalled and not num_earning:
             raise ValueError(
                 "stall_delay needs episodes that earn something before they stall, "
-                f"got {len(stalled_steps)} of {len(self)} that stall from their first step"
+                f"got {num_stalled} of {len(self)} that stall from their first step"
             )
 
     @property

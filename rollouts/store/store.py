@@ -133,6 +133,10 @@ class Store:
         """Number of episodes that can be read."""
         return len(self._locations)
 
+    def missing(self, count: int) -> list[int]:
+        """Return the numbers below ``count`` of episodes that are not in a readable shard."""
+        return sorted(set(range(count)).difference(shard.first + number for shard, number in self._locations))
+
     def locate(self, index: int) -> tuple[Shard, int]:
         """Return the shard of episode ``index``, and its number in the shard."""
         if not 0 <= index < len(self):

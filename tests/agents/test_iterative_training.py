@@ -19,12 +19,12 @@ from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.config.sections import read_sections
 from worldmodel.agents.pipeline import iterative_training, stages
-from worldmodel.agents.pipeline.horizon_returns import horizon_returns
+from worldmodel.agents.pipeline.horizon_returns import contributions, horizon_returns
 from worldmodel.agents.pipeline.iteration import Iteration, IterationContext, best_iteration
 from worldmodel.agents.pipeline.iteration_models import recent_episode_weights
 from worldmodel.agents.pipeline.iterative_training import PER_ITERATION
 from worldmodel.agents.pipeline.run_folder import Run
-from worldmodel.agents.pipeline.start_states import ComparableStartStates, RecentStartStates
+from worldmodel.agents.pipeline.start_states import ComparableStartStates, RecentStartStates, num_comparable_steps
 from worldmodel.io.files import fingerprint, from_json, read_json, write_json
 from worldmodel.rollouts.policy.policies import policy_name
 from worldmodel.rollouts.store.encoded_dataset import EncodedEpisode
@@ -79,6 +79,13 @@ def test_all_candidates_play_and_the_best_is_the_controller_of_the_iteration(tmp
     run_iterations(tmp_path / "run", 1, *several)
     assert rows(tmp_path / "run") == [row] and len(Run(tmp_path / "run").store()) == len(store)
 
+    # an episode of a candidate is lost before the result was written: no candidate is compared by another's episodes
+    (folder / "iteration.json").unlink()
+    shard = next(shard for shard in store.shards if shard.first + len(shard.lengths) > 9)
+    shard.path.write_bytes(b"")
+    assert main([*ITERATED, *several, "--iterations", "1", "--out", str(tmp_path / "run")]) == 2
+    assert not (folder / "iteration.json").exists()
+
 
 @pytest.mark.slow
 def test_each_iteration_adds_its_episodes_and_a_row_of_results(finished):
@@ -131,11 +138,22 @@ def test_each_iteration_has_a_report_card_with_its_own_controller(finished, caps
 
 
 @pytest.mark.parametrize(
-    ("terminated", "horizon", "expected"),
-    [(False, 4, [4, 4, 4]), (True, 4, [4, 4, 4, 3, 2, 1]), (False, 10, [6]), (False, 2, [2, 2, 2, 2, 2])],
+    ("limit", "horizon", "expected"),
+    [(6, 4, [4, 4, 4]), (None, 4, [4, 4, 4, 3, 2, 1]), (6, 10, [6]), (6, 2, [2, 2, 2, 2, 2]), (8, 4, [4, 4, 4, 3, 2])],
 )
-def test_horizon_returns_have_the_length_of_a_dream(terminated, horizon, expected):
-    assert horizon_returns(np.ones(6), terminated, horizon) == expected
+def test_horizon_returns_have_the_length_of_a_dream(limit, horizon, expected):
+    assert horizon_returns(np.ones(6), num_comparable_steps(6, limit, horizon), horizon) == expected
+
+
+def test_real_returns_are_those_of_a_true_dream_whatever_ends_an_episode():
+    """With a constant hazard, the expected return from every state is the same."""
+    rng, hazard, limit, horizon = np.random.default_rng(0), 0.02, 100, 30
+    lengths = rng.geometric(hazard, size=2000)
+    counts = [num_comparable_steps(min(steps, limit), limit, horizon) for steps in lengths]
+    rewards = [np.ones(min(steps, limit)) for steps in lengths]
+    found = contributions([horizon_returns(one, n, horizon) for one, n in zip(rewards, counts, strict=True)])
+    error = found.std(ddof=1) / len(found) ** 0.5
+    assert abs(found.mean() - (1 - (1 - hazard) ** horizon) / hazard) < 4 * error < 1
 
 
 def test_each_search_of_an_iteration_has_its_own_seed(tmp_path, monkeypatch):
@@ -183,12 +201,18 @@ class IdleStore(PlayedStore):
 def test_the_model_exploitation_gap_compares_the_same_start_states():
     """A perfect memory dreams the returns of `horizon_returns` from these start states."""
     start_states, horizon = ComparableStartStates(PlayedStore(), range(1, 4), 4), 4
-    assert len(start_states) == 3
-    for index, episode in enumerate(start_states.episode(index) for index in range(3)):
+    assert start_states.counts == [3, 3, 3]  # the time limit is six steps
+    for index, episode in enumerate(start_states.episode(index) for index in range(0, 9, 3)):
         meta = PlayedStore().episode_metadata(index + 1)
         perfect_returns = [meta.rewards[at : at + horizon].sum() for at in range(len(episode.action))]
-        assert perfect_returns == horizon_returns(meta.rewards, meta.terminated, horizon)
+        assert perfect_returns == horizon_returns(meta.rewards, start_states.counts[index], horizon)
         assert len(episode.mean) == len(episode.action) + 1
+
+
+def test_start_states_of_a_comparison_are_drawn_uniformly():
+    start_states = ComparableStartStates(PlayedStore(), range(3, 6), 4)
+    assert start_states.counts == [len(start_states.episode(at).action) for at in (0, 7, 15)] == [7, 8, 9]
+    assert len(start_states) == 24
 
 
 def test_idle_truncation_completes_an_episode():

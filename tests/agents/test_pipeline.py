@@ -434,6 +434,7 @@ REFUSED = {
     "run CartPole-v1 --iterate.ensemble_size 9 --dream.num_rollouts 8": "iterate.ensemble_size",
     "run CartPole-v1 --iterate.ensemble_size 65 --dream.num_rollouts 80": "iterate.ensemble_size",
     "run CartPole-v1 --memory.stall_delay 0": "collect.max_idle_steps",
+    "run CartPole-v1 --memory.stall_delay 31 --collect.max_idle_steps 30": "memory.stall_delay",
     "run CartPole-v1 --iterate.init_from best": "iterate.ensemble_size",
     "run CartPole-v1 --iterate.init_from best --iterate.ensemble_size 2 --iterate.vae_updates 3": "iterate.vae_updates",
     "run CartPole-v1 --iterations 1 --dream.generations 0": "dream.generations",

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from worldmodel import RMDN, VAE, Memory, WorldModel
 from worldmodel.agents.analysis.dream_comparison import DRIFT_HORIZONS, HORIZONS, MAIN_HORIZON, correlation
 from worldmodel.agents.analysis.report_card import ReportCard, report_card, table_of
-from worldmodel.agents.analysis.verdicts import verdicts_of_card
+from worldmodel.agents.analysis.verdicts import _ranking, verdicts_of_card
 from worldmodel.distributions import GaussianMixture
 from worldmodel.io.files import from_json
 from worldmodel.mdn_rnn import State
@@ -23,13 +23,14 @@ SPEED, BIN = 0.1, 35
 
 
 class Walk(nn.Module):
-    """A density without noise: the first latent moves by ``speed`` times the action; features are the input."""
+    """A density without noise, or with some: the first latent moves by ``speed`` times the action; features are the input."""
 
     input_size, output_size, hidden_size, num_features, noise_shapes = 3, 2, 3, 3, ((1,), (2,))
     residual = False
 
-    def __init__(self, speed: float) -> None:
+    def __init__(self, speed: float, log_precision: Tensor | float = 60.0) -> None:
         super().__init__()
+        self.log_precision = log_precision
         self.step = nn.Parameter(torch.tensor([speed, 0.0]))
 
     def initial(self, batch):
@@ -43,7 +44,7 @@ class Walk(nn.Module):
 
     def distribution(self, hidden):
         loc = (hidden[..., :2] + hidden[..., 2:] * self.step)[..., None, :]
-        return GaussianMixture(torch.zeros_like(loc[..., 0]), loc, torch.full_like(loc, 60.0))
+        return GaussianMixture(torch.zeros_like(loc[..., 0]), loc, torch.zeros_like(loc) + self.log_precision)
 
 
 class ExactReward(nn.Module):
@@ -206,6 +207,55 @@ def test_members_of_an_ensemble_agree_if_they_are_equal(episodes, card):
     assert equal.promise().correlation == pytest.approx(card.promise().correlation, abs=1e-3)
     mixed = report_card(exact, episodes, ensemble=[exact.memory, dead.memory, exact.memory])
     assert mixed.agreement.spread > 0.1
+
+
+def test_noise_of_a_true_world_is_not_its_error():
+    """Actions pull a noisy latent back, so 0.49 of its variance is predictable; copies of a world know no more than one."""
+    rng, world, noisy = np.random.default_rng(0), exact_world(), []
+    world.memory.density = Walk(1.0, torch.tensor([0.0, 60.0]))
+    for _ in range(20):
+        latent, noise = np.zeros((201, 2), np.float32), rng.normal(size=201)
+        for step in range(200):
+            latent[step + 1, 0] = 0.7 * latent[step, 0] + noise[step]
+        action, zeros = -0.3 * latent[:-1, :1], np.zeros(200, np.float32)
+        noisy.append(EncodedEpisode(latent, np.full_like(latent, -8), action, zeros, zeros))
+    one, three = (report_card(world, noisy, ensemble=[world.memory] * members).drift[0] for members in (1, 3))
+    assert one.mean == pytest.approx(0.49, abs=0.2)  # 48 start states
+    assert one.dream < one.mean - 0.2
+    assert (three.mean, three.dream) == pytest.approx((one.mean, one.dream), abs=1e-5)
+
+
+def steady_hazard(hazard, limit, count=400, seed=0):
+    """Episodes of reward 1 that terminate with the same probability at each step, or are truncated."""
+    rng, blank = np.random.default_rng(seed), np.zeros((limit + 1, 2), np.float32)
+    episodes = []
+    for _ in range(count):
+        last = int(rng.geometric(hazard))
+        steps, ended = min(last, limit), np.zeros(min(last, limit), np.float32)
+        ended[-1] = last <= limit
+        action = np.zeros((steps, 1), np.float32)
+        episodes.append(
+            EncodedEpisode(blank[: steps + 1], blank[: steps + 1], action, np.ones(steps, np.float32), ended)
+        )
+    return episodes
+
+
+def test_start_states_are_not_chosen_by_what_follows():
+    episodes = steady_hazard(0.02, 40)
+    for one in report_card(world_of(), episodes).promises:
+        assert one.real_survival == pytest.approx(0.98**one.horizon, abs=0.15)
+        assert one.real == pytest.approx((1 - 0.98**one.horizon) / 0.02, rel=0.2)
+    assert len(report_card(world_of(), episodes).promises) == 2  # 100 steps do not fit before the time limit
+
+
+def test_a_share_of_the_attainable_correlation_is_not_bad():
+    """A true world of rare random ends cannot rank them well; one that predicts nothing ranks nothing."""
+    promise = replace(report_card(world_of(), steady_hazard(0.02, 40)).promises[0], survival_correlation=0.25)
+    levels = [
+        _ranking("terminations", promise.survival_correlation, attainable, "").level for attainable in (None, 0.38, 0.9)
+    ]
+    assert levels == ["bad", "weak", "bad"]
+    assert _ranking("terminations", 0.05, 0.05, "").level == "bad"
 
 
 def test_cards_survive_json(card, tmp_path):

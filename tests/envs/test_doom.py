@@ -166,6 +166,16 @@ def test_games_and_files_end_with_a_killed_process(number, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_game_starts_only_while_its_process_lives(starts, tmp_path):
+    parent = os.getpid() if starts else os.getppid()
+    text = doom.LAUNCHER.format(folder=tmp_path, python=sys.executable, parent=parent, program="/bin/echo")
+    (launcher := tmp_path / "launcher").write_text(text, encoding="utf-8")
+    launcher.chmod(0o700)
+    assert subprocess.run([launcher, "started"], capture_output=True, text=True).stdout == "started\n" * starts
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, None])

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import struct
 import time
 import urllib.error
@@ -14,7 +15,9 @@ from websockets.sync.client import connect
 
 from tests.agents.viewer.scenes import scene
 from tests.command_line import refused
+from worldmodel.agents.viewer import server as server_module
 from worldmodel.agents.viewer.server import LARGEST_MESSAGE, Page, socket_at
+from worldmodel.agents.viewer.session import Session
 
 FRAME = 64 * 64 * 3
 
@@ -147,6 +150,23 @@ def test_every_visitor_has_a_dream_until_the_connection_closes(server):
     until(lambda: not sessions)
     until(lambda: all(session.film is None and not session.past for session in open_sessions))
     assert all(session.advance() is None for session in open_sessions)
+
+
+def test_a_visitor_may_leave_before_the_dream_is_ready(server, monkeypatch, caplog):
+    port, sessions = server
+    until(lambda: not sessions)
+
+    def slow(*args):
+        time.sleep(0.3)
+        return Session(*args)
+
+    monkeypatch.setattr(server_module, "Session", slow)
+    with connect(f"ws://127.0.0.1:{port}/dream") as visitor:
+        visitor.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        visitor.socket.shutdown(socket.SHUT_RDWR)
+    until(lambda: sessions)
+    until(lambda: not sessions)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_bad_arguments_of_play_are_named(tmp_path, capsys):
