@@ -59,20 +59,20 @@ def table() -> str:
                 report = Report.load(folder / f"{name}.json")
                 numbers = f"{report.mean:.0f} | {report.std:.0f} | {report.stderr:.0f} | {report.n}"
                 lines.append(f"| {report.env} | {label} | {numbers} |")
-        others = sorted(folder.glob("dream-seed-*.json"))
+        each, others = "", sorted(folder.glob("dream-seed-*.json"))
         if others:
             means = [Report.load(path).mean for path in (folder / "dream.json", *others)]
             spread = float(np.std(means, ddof=1))
             numbers = f"{np.mean(means):.0f} | {spread:.0f} | {spread / len(means) ** 0.5:.0f} | {len(means)} runs"
             lines.append(f"| {report.env} | the same, training seeds 1 to {len(means)} | {numbers} |")
-            notes.append(f"- Their means: {', '.join(f'{mean:.0f}' for mean in means)}.")
+            each = f"; means of the training seeds: {', '.join(f'{mean:.0f}' for mean in means)}"
         seconds = sum(json.loads((folder / "timings.json").read_text(encoding="utf-8")).values())
         options = ", ".join(f"{key} {value}" for key, value in report.env_options.items())
         clock = folder / "make-demo.txt"
         whole = f" (`make demo`: {clock.read_text().split()[-1]})" if clock.exists() else ""
         notes.append(
             f"- {report.env} with {options}: {duration(seconds)}{whole}; seeds {report.seeds[0]} to {report.seeds[-1]}; "
-            f"{report.hardware}."
+            f"{report.hardware}{each}."
         )
     return "\n".join([*lines, "", *notes, ""])
 
