@@ -58,9 +58,12 @@ def run_cell(folder: Path, recipe: str, seed: int) -> None:
     shared.folder.mkdir(parents=True, exist_ok=True)
     stages.collect(shared, settings)
     stages.train_vae(shared, settings)
-    if not (cell / "rollouts").exists():
+    if not cell.exists():  # a killed copy is not taken for a whole one
+        aside = cell.with_name(f".{cell.name}")
+        shutil.rmtree(aside, ignore_errors=True)
         for part in ("rollouts", "vae"):
-            shutil.copytree(shared.folder / part, cell / part, dirs_exist_ok=True)
+            shutil.copytree(shared.folder / part, aside / part)
+        aside.rename(cell)
     began, cpu = time.monotonic(), _cpu_seconds()
     report = run_pipeline(settings, cell)["dream"]
     row = {

@@ -1,6 +1,7 @@
 """World Models' second environment: ViZDoom's Take Cover. Start reading at `DoomTakeCover`."""
 
 import os
+import shlex
 import sys
 import tempfile
 import threading
@@ -20,17 +21,17 @@ THRESHOLD = 0.3333
 MIDDLE = slice(80, 160)
 """Rows of the cropped view."""
 LAUNCHER = """#!/bin/sh
-cd '{folder}'
-exec '{python}' -SEc 'import ctypes, os, signal, sys
+cd {folder}
+exec {python} -SEc 'import ctypes, os, signal, sys
 try:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the process that started it
 except AttributeError:
     pass
 if os.getppid() != {parent}:  # it ended before
     sys.exit(1)
-os.execv(sys.argv[1], sys.argv[1:])' '{program}' "$@"
+os.execv(sys.argv[1], sys.argv[1:])' {program} "$@"
 """
-"""Script that starts ViZDoom."""
+"""Script that starts ViZDoom (`launcher_script`)."""
 _STARTING = threading.Lock()
 
 
@@ -125,6 +126,12 @@ class DoomTakeCover(PixelEnv, gymnasium.Env[np.ndarray, Any]):
             self._screen = state.screen_buffer
         assert self._screen is not None
         return resize_frame(self._screen[MIDDLE] if self.crop else self._screen)
+
+
+def launcher_script(folder: str | Path, program: str | Path, parent: int) -> str:
+    """Return a script that runs a program in a folder, for as long as the process ``parent`` lives."""
+    folder, python, program = (shlex.quote(str(one)) for one in (folder, sys.executable, program))
+    return LAUNCHER.format(folder=folder, python=python, program=program, parent=parent)
 
 
 def start_game(game: Any) -> None:

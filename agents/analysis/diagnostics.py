@@ -369,6 +369,7 @@ def _cached(run: Run, kind: type[Kind], key: str, measure: Callable[[], Kind]) -
     if key in content.get(name, {}):
         return from_json(kind, content[name][key], _path(run))
     found = measure()
+    content = _content(run)  # a worker process may have written meanwhile
     content.setdefault(name, {})[key] = asdict(found)
     write_json(_path(run), content)
     return found

@@ -221,6 +221,12 @@ def _curves(run: Run) -> str:
                 "training of the memory",
             )
         )
+    if iterations := rows_of(run.folder / "iterations" / "metrics.jsonl"):
+        x = [row["number"] for row in iterations]
+        names = {"dream": "in dreams", "real": "in the game", "episode_mean": "in the game, complete episodes"}
+        series = {text: (x, [row[name] for row in iterations]) for name, text in names.items()}
+        title = "Best controller of each iteration: returns from the same states"
+        parts.append(image(plots.curves(series, "iteration", "return", title=title), "returns over iterations"))
     for where in ("dream", "game"):
         rows = rows_of(run.folder / f"evolve-{where}" / "metrics.jsonl")
         if rows:

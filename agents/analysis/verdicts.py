@@ -326,9 +326,18 @@ def verdicts(run: Run) -> list[Verdict]:
         "dream": lambda metrics: [verdict_of_dream(metrics)],
     }
     results = [one for name, metrics in diagnostics(run).items() for one in functions[name](metrics)]
-    searches = [search_verdict(run.folder, where) for where in SEARCHES]
+    searches = [verdict_of_searches(run, where) for where in SEARCHES]
     tests = [against_random(run, report) for name, report in run.reports().items() if name in SEARCHES]
     return [*results, *(one for one in (*searches, *tests) if one is not None)]
+
+
+def verdict_of_searches(run: Run, where: str) -> Verdict | None:
+    """Return the verdict on the first search of a run, or of its iterations, whose members all have the same return."""
+    for folder in run.searches_of(where):
+        if (found := search_verdict(folder, where)) is not None:
+            name = "" if folder == run.folder else f", {folder.relative_to(run.folder)}"
+            return found._replace(part=found.part + name)
+    return None
 
 
 def weakest(results: Sequence[Verdict]) -> Verdict | None:

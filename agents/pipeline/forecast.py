@@ -15,17 +15,23 @@ NUM_EPISODES = 4
 
 
 def forecast(settings: RunConfig) -> float:
-    """Estimate the duration of a run in seconds, without early stopping, the report and the iterations after the first one."""
-    vae, memory, dream, game = settings.vae, settings.memory, settings.dream, settings.game
+    """Estimate the duration of a run in seconds, without early stopping and the report."""
+    vae, memory, dream, game, loop = settings.vae, settings.memory, settings.dream, settings.game, settings.iterate
+    members = 1 + loop.ensemble_size * (loop.ensemble_size > 1)
+    updates, searches, parts = memory.num_updates, 1, 0
+    if settings.iterations:  # the first iteration trains the other memories, later ones all of them
+        updates = members * (updates + (settings.iterations - 1) * (loop.memory_updates or updates))
+        searches, parts = settings.iterations * loop.candidates, settings.iterations * (loop.candidates + 1)
     training = vae.num_updates * vae.batch_size / VAE_SPEED
-    training += memory.num_updates * memory.batch_size * memory.seq_len * memory.hidden_size / 256 / MEMORY_SPEED
-    dreaming = dream.generations * dream.population * dream.num_rollouts * dream.horizon / DREAM_SPEED
+    training += updates * memory.batch_size * memory.seq_len * memory.hidden_size / 256 / MEMORY_SPEED
+    dreaming = searches * dream.generations * dream.population * dream.num_rollouts * dream.horizon / DREAM_SPEED
     speed = {env: _speed(settings, env) for env in {settings.evaluation_env, settings.rollout_env}}
     episodes = game.population * game.episodes * game.generations
     episodes += game.eval_episodes * -(-game.generations // game.eval_every)
     evaluations = 1 + bool(dream.generations or settings.iterations) + bool(game.generations)
+    collected = (settings.collect.episodes or AUTO_EPISODES) + parts * loop.episodes
     played = (
-        (settings.rollout_env, settings.collect.episodes or AUTO_EPISODES, settings.collect.max_steps),
+        (settings.rollout_env, collected, settings.collect.max_steps),
         (settings.rollout_env, episodes, game.max_steps),
         (settings.evaluation_env, evaluations * settings.eval.episodes, settings.eval.max_steps),
     )

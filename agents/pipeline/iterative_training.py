@@ -18,7 +18,7 @@ from worldmodel import Memory, WorldModel, rollouts
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.diagnostics import measure_card
 from worldmodel.agents.analysis.html import rows_of
-from worldmodel.agents.analysis.verdicts import verdicts_of_card
+from worldmodel.agents.analysis.verdicts import search_verdict, verdicts_of_card
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.config.sections import build, read_sections, write_sections
@@ -150,6 +150,9 @@ def _evolve_candidates(context: IterationContext, world: WorldModel, ensemble: l
     title = f"evolve {len(searches)} candidates"
     with context.run.stage("evolve in dreams"), bar(title, "generations") as progress:
         run_in_workers(searches, context.settings.executor["workers"], progress)
+    for number in numbers:
+        if (verdict := search_verdict(candidate_run(context, number).folder, "dream")) is not None:
+            print_verdict(verdict)
     return [candidate_run(context, number).controller("dream") for number in numbers]
 
 

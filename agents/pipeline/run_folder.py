@@ -151,6 +151,17 @@ class Run:
         """Load the reports of the evaluations, by name."""
         return {path.stem: Report.load(path) for path in sorted((self.folder / "tests").glob("*.json"))}
 
+    def searches_of(self, where: str) -> list[Path]:
+        """Return the folders of the search in the "game" or in the "dream", or of those of all iterations, with their rows."""
+        parts = (
+            ("", "candidate-*/")
+            if (self.search(where) / "metrics.jsonl").exists()
+            else ("iterations/*/", "iterations/*/candidate-*/")
+        )
+        return sorted(
+            path.parent.parent for part in parts for path in self.folder.glob(f"{part}evolve-{where}/metrics.jsonl")
+        )
+
     def evolution_steps(self, where: str) -> int:
         """Count the steps of evolution in the "game" or in the "dream", including evaluations of the mean."""
         parts = ("", "candidate-*/", "iterations/*/", "iterations/*/candidate-*/", "phases/*/")

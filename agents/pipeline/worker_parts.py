@@ -23,7 +23,7 @@ class Part(Protocol):
 
 
 def runs_in_workers(parts: Sequence[Part]) -> bool:
-    """Return whether parts run at the same time: several of them, and no GPU."""
+    """Return whether parts run in worker processes: several of them, and no GPU."""
     return len(parts) > 1 and distributed.device().type == "cpu"
 
 

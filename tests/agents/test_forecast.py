@@ -7,7 +7,7 @@ from rich.console import Console
 
 from worldmodel import rollouts
 from worldmodel.agents import progress
-from worldmodel.agents.config.schema import DreamConfig, GameConfig, RunConfig
+from worldmodel.agents.config.schema import DreamConfig, GameConfig, LoopConfig, RunConfig
 from worldmodel.agents.pipeline import forecast, pipeline
 from worldmodel.rollouts.collect import CollectionEstimate
 
@@ -25,6 +25,15 @@ def test_a_forecast_grows_with_the_work(monkeypatch):
         replace(small, collect=replace(small.collect, episodes=400)),
     ):
         assert forecast.forecast(larger) > base
+    iterated = replace(small, dream=DreamConfig(generations=5), iterations=2)
+    for more in (
+        replace(iterated, iterations=3),
+        replace(iterated, iterate=LoopConfig(candidates=2)),
+        replace(iterated, iterate=LoopConfig(ensemble_size=3)),
+        replace(iterated, iterate=LoopConfig(memory_updates=20_000)),
+        replace(iterated, iterate=LoopConfig(episodes=100)),
+    ):
+        assert forecast.forecast(more) > forecast.forecast(iterated)
     game = replace(small, game=GameConfig(generations=5))
     assert forecast.forecast(replace(game, game=replace(game.game, eval_every=1))) > forecast.forecast(game)
     # An episode is no longer than max_steps and than the probed episodes.

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,7 @@ from worldmodel.agents.analysis.diagnostics import cards, diagnostics
 from worldmodel.agents.analysis.report_card import ReportCard
 from worldmodel.agents.cli.main import main
 from worldmodel.agents.config.io import read_yaml
-from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.schema import LoopConfig, RunConfig
 from worldmodel.agents.config.sections import read_sections
 from worldmodel.agents.pipeline import iterative_training, stages
 from worldmodel.agents.pipeline.horizon_returns import contributions, horizon_returns
@@ -165,6 +166,31 @@ def test_each_search_of_an_iteration_has_its_own_seed(tmp_path, monkeypatch):
         for candidate in range(2):
             iterative_training._evolve(context, None, None, candidate)
     assert len(set(seeds)) == 6
+
+
+@pytest.mark.parametrize(
+    ("init_from", "candidate", "expected"),
+    [
+        ("zeros", 0, None),
+        ("zeros", 1, None),
+        ("last", 0, 3),
+        ("last", 1, 2),
+        ("last", 2, 2),
+        ("best", 0, 2),
+        ("best", 1, 2),
+    ],
+)
+def test_the_first_candidate_starts_at_the_last_controller_and_others_at_the_best(
+    tmp_path, init_from, candidate, expected
+):
+    run = Run(tmp_path)
+    for number, mean in ((1, 5.0), (2, 9.0), (3, 7.0)):
+        one = Iteration(number, 1.0, 1.0, 0.0, 0.0, mean, 1.0, 4, 10, 20)
+        write_json(tmp_path / "iterations" / f"{number:02d}" / "iteration.json", asdict(one))
+    settings = RunConfig("CartPole-v1", iterate=LoopConfig(init_from=init_from))
+    found = IterationContext(run, settings, 4).init_from(candidate)
+    assert (found and int(found.folder.name)) == expected
+    assert IterationContext(run, settings, 1).init_from(candidate) is None
 
 
 class EncodedStore:

@@ -1,5 +1,6 @@
 """Verdicts on the parts of a run."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -17,11 +18,13 @@ from worldmodel.agents.analysis.verdicts import (
     verdict_of_dream,
     verdict_of_memory,
     verdict_of_search,
+    verdict_of_searches,
     verdict_of_vae,
     verdicts_of_card,
     weakest,
 )
 from worldmodel.agents.evaluation import Report
+from worldmodel.agents.pipeline.run_folder import Run
 
 
 def report_of(returns, lengths=10, max_steps=None, env="CartPole-v1", **options) -> Report:
@@ -161,6 +164,20 @@ def test_a_damaged_row_of_a_search_is_named(tmp_path, row):
     with pytest.raises(ValueError, match=r"metrics\.jsonl"):
         search_verdict(tmp_path, "dream")
     assert search_verdict(tmp_path, "game") is None
+
+
+def test_searches_of_iterations_are_judged(tmp_path):
+    for number, std in ((1, 0.5), (2, 0.0)):
+        for candidate in (1, 2):
+            folder = tmp_path / "iterations" / f"{number:02d}" / f"candidate-{candidate}" / "evolve-dream"
+            folder.mkdir(parents=True)
+            (folder / "metrics.jsonl").write_text(json.dumps({"mean": 3.0, "std": std}) + "\n", encoding="utf-8")
+    verdict = verdict_of_searches(Run(tmp_path), "dream")
+    assert verdict.level == "bad" and "02" in verdict.part
+    own = tmp_path / "evolve-dream"
+    own.mkdir()
+    (own / "metrics.jsonl").write_text(json.dumps({"mean": 3.0, "std": 0.5}) + "\n", encoding="utf-8")
+    assert verdict_of_searches(Run(tmp_path), "dream") is None
 
 
 def test_returns_below_one_keep_their_digits():

@@ -77,6 +77,13 @@ def test_the_score_is_the_number_of_tics_whatever_the_repeat():
     assert len(set(returns)) == 1
 
 
+def test_the_skill_is_that_of_world_models():
+    """doom-py 0.0.15 passed skill 5 of its file on as 4."""
+    env = envs.make("DoomTakeCover")
+    assert env.unwrapped._game.get_doom_skill() == 4
+    env.close()
+
+
 def test_an_episode_is_truncated_at_the_time_limit(monkeypatch):
     monkeypatch.setattr(doom, "MAX_TICS", 30)
     env = envs.make("DoomTakeCover", action_repeat=4)
@@ -98,8 +105,9 @@ def test_seeds_determine_episodes_whatever_was_played_before():
 def test_actions_move_the_player_and_continuous_ones_have_a_threshold():
     discrete, continuous = envs.make("DoomTakeCover"), envs.make("DoomTakeCover", continuous=True)
     actions = np.random.default_rng(1).integers(3, size=60)
-    floats = np.array([[-1.0], [0.3], [0.4]], np.float32)[actions]
-    assert np.array_equal(play(discrete, 2, actions, 60)[0], play(continuous, 2, floats, 60)[0])
+    for below, stay, above in ((-1.0, 0.3, 1.0), (-0.334, -0.333, 0.334)):
+        floats = np.array([[below], [stay], [above]], np.float32)[actions]
+        assert np.array_equal(play(discrete, 2, actions, 60)[0], play(continuous, 2, floats, 60)[0])
     views = [play(discrete, 2, [action], 20)[0][20] for action in range(3)]
     shifts = [np.abs(np.roll(views[1], (0, shift), (0, 1))[:, 16:48].astype(int) - views[action][:, 16:48]).mean()
               for action in (0, 2) for shift in (4, -4)]  # fmt: skip
@@ -170,8 +178,8 @@ def test_games_and_files_end_with_a_killed_process(number, tmp_path):
 @pytest.mark.parametrize("starts", [True, False])
 def test_a_game_starts_only_while_its_process_lives(starts, tmp_path):
     parent = os.getpid() if starts else os.getppid()
-    text = doom.LAUNCHER.format(folder=tmp_path, python=sys.executable, parent=parent, program="/bin/echo")
-    (launcher := tmp_path / "launcher").write_text(text, encoding="utf-8")
+    (folder := tmp_path / "it's a folder").mkdir()
+    (launcher := folder / "launcher").write_text(doom.launcher_script(folder, "/bin/echo", parent), encoding="utf-8")
     launcher.chmod(0o700)
     assert subprocess.run([launcher, "started"], capture_output=True, text=True).stdout == "started\n" * starts
 
