@@ -167,9 +167,9 @@ def test_a_damaged_row_of_a_search_is_named(tmp_path, row):
 
 
 def test_searches_of_iterations_are_judged(tmp_path):
-    for number, std in ((1, 0.5), (2, 0.0)):
+    for iteration, std in ((1, 0.5), (2, 0.0)):
         for candidate in (1, 2):
-            folder = tmp_path / "iterations" / f"{number:02d}" / f"candidate-{candidate}" / "evolve-dream"
+            folder = tmp_path / "iterations" / f"{iteration:02d}" / f"candidate-{candidate}" / "evolve-dream"
             folder.mkdir(parents=True)
             (folder / "metrics.jsonl").write_text(json.dumps({"mean": 3.0, "std": std}) + "\n", encoding="utf-8")
     verdict = verdict_of_searches(Run(tmp_path), "dream")
