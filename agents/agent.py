@@ -16,6 +16,7 @@ from worldmodel import WorldModel
 from worldmodel.io.files import array_digest, fingerprint
 from worldmodel.io.paths import folder_path
 from worldmodel.rng import Stream
+from worldmodel.rollouts.episode import validate_frame
 from worldmodel.rollouts.policy.actors import WorldModelActor
 from worldmodel.rollouts.policy.controllers import Controller, validate_controller
 
@@ -76,7 +77,7 @@ class Agent:
         return f"agent-{'-'.join(weights)}-exploration-{self.action_noise:g}{param_noise}"
 
     def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> Callable[[np.ndarray], Any]:
-        """Start an episode; return the function from a frame, uint8 (64, 64, 3), to an action."""
+        """Start an episode; return the function from a frame or a vector to an action."""
         actor = self.batched_actor(space, [rng])
         actor.reset(0, 0)
         return lambda frame: actor.act(frame[None], [0])[0]
@@ -119,7 +120,7 @@ class Agent:
         """Return the action at the next frame of an episode; the first call starts one if `reset` did not.
 
         Args:
-            frame: Frame, uint8 (64, 64, 3).
+            frame: Frame, uint8 (64, 64, 3), or a vector, float32 (n,), as `envs.make` shows it.
 
         Returns:
             A float32 array (action_dim,) in [-1, 1] for a Box space, an int for a discrete one.
@@ -127,8 +128,7 @@ class Agent:
         Raises:
             ValueError: The frame has another shape or dtype.
         """
-        if frame.shape != (64, 64, 3) or frame.dtype != np.uint8:
-            raise ValueError(f"frame must be uint8 of shape (64, 64, 3), got {frame.dtype} of shape {frame.shape}")
+        validate_frame(frame, self.world.observation_shape)
         if self._actor is None:
             self.reset()
         assert self._actor is not None

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from worldmodel.envs.wrappers import FRAME_SPACE, PixelEnv, resize_frame
+from worldmodel.envs.wrappers import FRAME_SPACE, StandardEnv, resize_frame
 
 MAX_TICS = 2100
 """Maximum number of tics of an episode: 60 s."""
@@ -35,7 +35,7 @@ os.execv(sys.argv[1], sys.argv[1:])' {program} "$@"
 _STARTING = threading.Lock()
 
 
-class DoomTakeCover(PixelEnv, gymnasium.Env[np.ndarray, Any]):
+class DoomTakeCover(StandardEnv, gymnasium.Env[np.ndarray, Any]):
     """Take Cover as in World Models: evade the fireballs of the monsters on the other side of a room.
 
     The reward of a step is its number of tics (35 per second), also with a ``frame_skip``: the return is the number of tics

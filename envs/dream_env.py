@@ -17,17 +17,15 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from worldmodel.batches import tree_map
-from worldmodel.envs.wrappers import FRAME_SPACE, PixelEnv
+from worldmodel.envs.wrappers import FRAME_SPACE, StandardEnv
 from worldmodel.imagination import NoiseStreams, imagine
 from worldmodel.io.paths import folder_path
 from worldmodel.start_states import EncodedEpisodes, StartStates, sample_start_states
 from worldmodel.validation import validate_positive_int, validate_temperature
 from worldmodel.world_model import WorldModel, WorldState
 
-OBSERVATIONS = ("pixels", "latent")
 
-
-class DreamEnv(PixelEnv, gymnasium.Env[np.ndarray, Any]):
+class DreamEnv(StandardEnv, gymnasium.Env[np.ndarray, Any]):
     """An environment of one dream at a time.
 
     Args:
@@ -36,7 +34,8 @@ class DreamEnv(PixelEnv, gymnasium.Env[np.ndarray, Any]):
         temperature: Sampling temperature above zero; 1 is the model's own uncertainty.
         horizon: Number of steps after which a dream is truncated.
         burn_in: Number of real steps that the memory replays before a dream (where ``start_states`` has them).
-        observation: "pixels": 64x64x3 frames decoded by the VAE. "latent": latent and hidden state, a controller's inputs.
+        observation: None: what the world model decodes ("pixels", 64x64x3 frames, or "vector"). "latent": latent and hidden
+            state, a controller's inputs.
         render_mode: "rgb_array", "human" (a window) or None.
 
     Raises:
@@ -59,7 +58,7 @@ class DreamEnv(PixelEnv, gymnasium.Env[np.ndarray, Any]):
         temperature: float = 1.0,
         horizon: int = 1000,
         burn_in: int = 32,
-        observation: str = "pixels",
+        observation: str | None = None,
         render_mode: str | None = "rgb_array",
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -145,7 +144,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         temperature: Sampling temperature above zero.
         horizon: Number of steps after which a dream is truncated.
         burn_in: Number of real steps that the memory replays before a dream.
-        observation: "pixels" or "latent".
+        observation: None, "pixels" or "vector": what the world model decodes. "latent": a controller's inputs.
         render_mode: "rgb_array" or None.
         autoreset_mode: When a dream that ended starts anew: in the next step, in the same step (its last observation and
             info are ``info["final_obs"]`` and ``info["final_info"]``), or only by ``reset`` with
@@ -165,7 +164,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         temperature: float = 1.0,
         horizon: int = 1000,
         burn_in: int = 32,
-        observation: str = "pixels",
+        observation: str | None = None,
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
@@ -269,18 +268,20 @@ class _DreamBatch:
         temperature: float,
         horizon: int,
         burn_in: int,
-        observation: str,
+        observation: str | None,
     ) -> None:
         validate_temperature(temperature)
         validate_positive_int(horizon=horizon)
-        if observation not in OBSERVATIONS:
-            raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")
         world, start_states = _load_world(world, start_states)
+        decoded = "pixels" if len(world.observation_shape) > 1 else "vector"
+        if observation not in (None, decoded, "latent"):
+            raise ValueError(f"observation of this world model must be {decoded} or latent, got {observation!r}")
         self.world, self.start_states, self.num_dreams = world.eval(), start_states, num_dreams
-        self.temperature, self.horizon, self.burn_in, self.kind = temperature, horizon, burn_in, observation
+        self.temperature, self.horizon, self.burn_in, self.kind = temperature, horizon, burn_in, observation or decoded
         sample_start_states(world, start_states, 1, np.random.default_rng(0), burn_in)  # raises now if they do not fit
-        vector_space = spaces.Box(-np.inf, np.inf, (world.num_features,), np.float32)
-        self.observation_space: spaces.Box = FRAME_SPACE if observation == "pixels" else vector_space
+        size = world.num_features if observation == "latent" else world.observation_shape[0]
+        vector_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.observation_space: spaces.Box = FRAME_SPACE if self.kind == "pixels" else vector_space
         self.action_space: spaces.Discrete | spaces.Box = (
             spaces.Discrete(world.action_dim) if world.discrete else spaces.Box(-1, 1, (world.action_dim,), np.float32)
         )
@@ -331,11 +332,11 @@ class _DreamBatch:
 
     def observe(self) -> np.ndarray:
         """Return the current observations."""
-        if self.kind == "pixels":
-            return self.render_frames()
-        return self.state.controller_inputs.float().cpu().numpy()
+        if self.kind == "latent":
+            return self.state.controller_inputs.float().cpu().numpy()
+        return self.world.decode(self.state.latent)
 
     @torch.no_grad()
     def render_frames(self) -> np.ndarray:
         """Return the current frames, (num_dreams, 64, 64, 3) uint8."""
-        return self.world.decode(self.state.latent)
+        return self.world.draw(self.state.latent)

@@ -25,18 +25,27 @@ OLDER_IDS = {"envs:FastCarRacing": "FastCarRacing"} | {
     for name in ("Dream-v0", "FastCarRacing-v3", "SuperMarioBros-v0")
 }
 """Ids of this package's environments in older files, and their present form."""
+CAR_RACING_IDS = ("CarRacing", "CarRacing-v3", "FastCarRacing")
+OBSERVATIONS = ("pixels", "vector")
+"""What an environment shows: frames of 64x64 pixels, or its own numbers."""
 MAX_ACTION_REPEAT = 1000
 """Maximum number of game frames per step; above it, a whole episode of the supported games is one step."""
 
 
-def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnasium.Env[Any, Any]:
-    """Make an environment with observations uint8 (64, 64, 3), and Box actions in [-1, 1] or Discrete ones.
+def make(
+    id: str, *, action_repeat: int | None = None, observation: str = "pixels", **options: Any
+) -> gymnasium.Env[Any, Any]:
+    """Make an environment with standard observations, and Box actions in [-1, 1] or Discrete ones.
+
+    Observations are frames, uint8 (64, 64, 3), or vectors, float32 (n,).
 
     Args:
         id: "CarRacing", "FastCarRacing" (the same game with a faster renderer), "SuperMarioBros-1-1" (or another world and
             stage), "DoomTakeCover", or any Gymnasium id with image observations or ``rgb_array`` rendering. "MODULE:ID" first
             imports a module, which may be in the working directory. Ids of Atari ("ALE/...") and VizDoom need no module.
         action_repeat: Number of game frames per step; their rewards are summed. None: 4 for Super Mario Bros, else 1.
+        observation: "pixels": the environment's image observations, or else what it renders. "vector": the numbers that it
+            observes (CartPole: 4), flattened (`gymnasium.spaces.flatten`).
         options: Further arguments of the environment (Super Mario Bros: ``action_set``, ``noop_max``,
             ``sticky_action_prob``; DoomTakeCover: ``crop``, ``continuous``).
 
@@ -44,10 +53,14 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
         ValueError: The id is unknown (the message names the nearest ones), the environment shows no pixels, its actions are
             neither Box nor Discrete, or an option is unknown.
     """
+    if observation not in OBSERVATIONS:
+        raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")
     if action_repeat is not None and (type(action_repeat) is not int or not 1 <= action_repeat <= MAX_ACTION_REPEAT):
         raise ValueError(f"action_repeat must be a whole number from 1 to {MAX_ACTION_REPEAT}, got {action_repeat!r}")
     id = _without_own_module(id)
-    if id in ("CarRacing", "CarRacing-v3", "FastCarRacing"):
+    if observation != "pixels" and (id in CAR_RACING_IDS or id == "DoomTakeCover" or MARIO_ID.fullmatch(id)):
+        raise ValueError(f"{id} has only pixels, got observation = {observation!r}")
+    if id in CAR_RACING_IDS:
         from worldmodel.envs.car_racing.env import make_car_racing
 
         if "fast" in options:
@@ -62,9 +75,9 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
 
         return make_doom(action_repeat or 1, **options)
     _ensure_registered(id)
-    from worldmodel.envs.pixels import make_pixel_env
+    from worldmodel.envs.adapters import make_adapted
 
-    return make_pixel_env(id, action_repeat or 1, **options)
+    return make_adapted(id, action_repeat or 1, observation, **options)
 
 
 def frames_per_step(id: str, action_repeat: int | None = None) -> int:

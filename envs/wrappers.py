@@ -13,13 +13,15 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from worldmodel.envs.env_checker import summarize_space, validate_reward
+from worldmodel.envs.env_checker import is_image_space, summarize_space, validate_reward
 
 FRAME_SIZE = 64
 FRAME_SPACE = spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
 """Observation space of all environments of this package."""
 MAX_ACTIONS = 65_536
 """Maximum size of a Box action, and maximum number of discrete actions; the limit of `rollouts.Store`."""
+MAX_NUMBERS = 4_096
+"""Maximum size of a vector."""
 OPAQUE = 255
 """Alpha of an opaque pixel."""
 
@@ -93,11 +95,56 @@ def validate_image(what: str, image: Any) -> np.ndarray:
     return image
 
 
-class PixelEnv:
-    """Marks environments with 64x64 frames and standard actions."""
+class StandardEnv:
+    """Marks environments with 64x64 frames or vectors, and standard actions."""
 
 
-class ResizeFrame(PixelEnv, gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+def is_vector_space(space: gymnasium.Space[Any]) -> bool:
+    """Whether a space is float32 (n,)."""
+    return isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype == np.float32
+
+
+def why_not_vector(space: gymnasium.Space[Any]) -> str:
+    """Return why observations of a space are no vector; empty if they are."""
+    if is_image_space(space):
+        return 'it observes images: use observation="pixels"'
+    try:
+        size = spaces.flatdim(space)
+    except (NotImplementedError, ValueError, TypeError):  # the size varies, or the kind of space is unknown
+        return f"it observes {summarize_space(space)}, which has no fixed amount of numbers"
+    if not 1 <= size <= MAX_NUMBERS:
+        return f"it observes {size:,} numbers, a vector may have from 1 to {MAX_NUMBERS:,}"
+    return ""
+
+
+class VectorObservation(StandardEnv, gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Observes one vector of numbers, float32 (n,).
+
+    Raises:
+        ValueError: The observations have no fixed amount of numbers, or too many.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+        if reason := why_not_vector(env.observation_space):
+            raise ValueError(reason)
+        self.space, size = env.observation_space, spaces.flatdim(env.observation_space)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+    def observation(self, observation: Any) -> np.ndarray:
+        """Flatten an observation; its numbers must be finite in single precision."""
+        if isinstance(self.space, spaces.Box):  # of any dtype
+            vector = np.asarray(observation, np.float32).reshape(-1)
+        else:
+            vector = np.asarray(spaces.flatten(self.space, observation), np.float32)
+        if vector.shape != self.observation_space.shape or not np.isfinite(vector).all():
+            expected = f"{self.observation_space.shape} finite numbers as in {summarize_space(self.space)}"
+            raise ValueError(f"observation must be {expected}, got {vector.shape}: {str(vector)[:40]}")
+        return vector
+
+
+class ResizeFrame(StandardEnv, gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """Observes resized frames: the image observations of an environment, or what it renders."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], render: bool = False) -> None:

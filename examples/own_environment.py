@@ -9,7 +9,7 @@ import gymnasium
 
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, rollouts
 from worldmodel.agents import Agent, LinearController, evaluate, evolve
-from worldmodel.envs.pixels import to_pixels
+from worldmodel.envs.adapters import to_pixels
 
 
 def make():

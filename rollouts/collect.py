@@ -23,7 +23,7 @@ from worldmodel.io.migration import renamed_env_options, renamed_metadata
 from worldmodel.io.paths import expand, folder_path
 from worldmodel.rng import Stream
 from worldmodel.rollouts.env_cache import EnvSpec, make_portable, open_env, probe_env
-from worldmodel.rollouts.episode import Episode, training_seeds
+from worldmodel.rollouts.episode import FRAME, Episode, training_seeds
 from worldmodel.rollouts.executors.workers import envs_closed_after, run_tasks, share, validate_backend
 from worldmodel.rollouts.policy.actors import BatchedPolicy
 from worldmodel.rollouts.policy.policies import Policy, policy_name, resolve_policy
@@ -122,8 +122,9 @@ def collect(
     options = json.loads(json.dumps(env_options or {}))  # the values that a JSON file returns, for comparison
     folder = folder_path(tempfile.mkdtemp(prefix="rollouts-") if out is None else out, "out")
     portable_env = make_portable(env)
-    space = probe_env(portable_env, options)
+    space, observation_shape = probe_env(portable_env, options)
     settings = _store_settings(env, options, space, policy, seed, max_steps, max_idle_steps)
+    settings |= {} if observation_shape == FRAME else {"observation_shape": list(observation_shape)}
     with locked(folder), tempfile.TemporaryDirectory(prefix="worldmodel-") as common:
         episodes_per_shard, start = _load_or_write_metadata(
             folder, settings, episodes_per_shard, episodes, allow_new_policy
@@ -249,7 +250,7 @@ def _load_or_write_metadata(
             current = {"first": _next_index(Store(folder)), "policy": settings["policy"]}
             changes = [*changes, current]
         requested = settings | ({} if episodes_per_shard is None else {"episodes_per_shard": episodes_per_shard})
-        requested.setdefault("max_idle_steps", None)
+        requested = {"max_idle_steps": None, "observation_shape": None} | requested
         for name, value in requested.items():
             stored = current["policy"] if name == "policy" else metadata.get(name)
             if name == "env_options":

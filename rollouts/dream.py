@@ -51,7 +51,7 @@ class Dreams(NamedTuple):
     rewards: np.ndarray | None = None
     """(P, N, T)."""
     frames: np.ndarray | None = None
-    """(P, N, T + 1, 64, 64, 3) uint8."""
+    """(P, N, T + 1, 64, 64, 3) uint8, or vectors (P, N, T + 1, n) float32."""
 
     def __repr__(self) -> str:
         """Return sizes, mean return and mean length."""

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
+import numpy as np
 from gymnasium.envs import registration
 from loky.backend.reduction import dumps
 
 from worldmodel import envs
+from worldmodel.envs.adapters import adapt
 from worldmodel.envs.env_checker import describe_error
-from worldmodel.envs.pixels import to_pixels
 
 MAX_CACHED_KINDS = 2
 """Number of (id, options) pairs whose environments a process keeps."""
@@ -73,7 +74,7 @@ def env_key(env: PortableEnv, options: dict[str, Any]) -> tuple[bytes, str]:
 
 
 def open_env(env: PortableEnv, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """Make an environment with 64x64x3 frames and the package's actions; only an id takes options.
+    """Make an environment with the package's observations and actions; of all options a function takes ``observation``.
 
     Raises:
         ValueError: The environment cannot be made, or its observations or actions are not supported.
@@ -91,18 +92,18 @@ def open_env(env: PortableEnv, options: dict[str, Any]) -> gymnasium.Env[Any, An
     except (Exception, SystemExit) as error:
         raise ValueError(f"{_name(env)} fails to make an environment: {describe_error(error)}") from error
     try:
-        return to_pixels(environment)
+        return adapt(environment, observation=options.get("observation", "pixels"))
     except ValueError as error:
         if _is_env(environment):
             _close([environment])
         raise ValueError(f"{_name(env)}: {error}") from None
 
 
-def probe_env(env: PortableEnv, options: dict[str, Any]) -> gymnasium.Space[Any]:
+def probe_env(env: PortableEnv, options: dict[str, Any]) -> tuple[gymnasium.Space[Any], tuple[int, ...]]:
     """Open an environment, take a reset and a step, and close it.
 
     Returns:
-        Its action space.
+        Its action space, and the shape of its observations.
 
     Raises:
         ValueError: One of these fails.
@@ -112,8 +113,8 @@ def probe_env(env: PortableEnv, options: dict[str, Any]) -> gymnasium.Space[Any]
         envs.action_kind(environment.action_space)
         environment.action_space.seed(0)
         environment.reset(seed=0)
-        environment.step(environment.action_space.sample())
-        return environment.action_space
+        observation = environment.step(environment.action_space.sample())[0]
+        return environment.action_space, np.shape(observation)
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:

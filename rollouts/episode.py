@@ -1,4 +1,4 @@
-"""A recorded episode, and the validation of its frames and actions. Start reading at `Episode`."""
+"""A recorded episode, and the validation of its observations and actions. Start reading at `Episode`."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -27,7 +27,7 @@ class Episode:
     """
 
     frames: np.ndarray
-    """(T + 1, 64, 64, 3) uint8."""
+    """Observations: frames (T + 1, 64, 64, 3) uint8, or vectors (T + 1, n) float32."""
     actions: np.ndarray
     """(T, n) float32 in [-1, 1], or (T,) int64."""
     rewards: np.ndarray
@@ -75,15 +75,21 @@ class Episode:
         )
 
 
-def validate_frame(frame: Any) -> np.ndarray:
-    """Return a copy of a frame, since an environment may reuse its array.
+def observation_dtype(shape: tuple[int, ...]) -> type[np.generic]:
+    """Return the type of observations: bytes of frames (64, 64, 3), single precision of vectors (n,)."""
+    return np.uint8 if len(shape) > 1 else np.float32
+
+
+def validate_frame(frame: Any, shape: tuple[int, ...] = FRAME) -> np.ndarray:
+    """Return a copy of a frame or a vector, since an environment may reuse its array.
 
     Raises:
-        ValueError: It is not a (64, 64, 3) uint8 array.
+        ValueError: It has another shape or dtype.
     """
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape != FRAME:
+    dtype = observation_dtype(shape)
+    if not isinstance(frame, np.ndarray) or frame.dtype != dtype or frame.shape != shape:
         actual = f"{frame.shape} {frame.dtype}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise ValueError(f"frames must be (64, 64, 3) uint8, got {actual}")
+        raise ValueError(f"frames must be {shape} {dtype.__name__}, got {actual}")
     return frame.copy()
 
 

@@ -11,9 +11,10 @@ import gymnasium
 import numpy as np
 
 from worldmodel import envs
+from worldmodel.envs.adapters import is_standard, to_pixels
 from worldmodel.envs.env_checker import describe_error, validate_flag, validate_reward
-from worldmodel.envs.pixels import to_pixels
-from worldmodel.rollouts.episode import Episode, validate_action, validate_frame
+from worldmodel.envs.wrappers import is_vector_space
+from worldmodel.rollouts.episode import FRAME, Episode, validate_action, validate_frame
 from worldmodel.rollouts.policy.actors import BatchedActor, PerEnvActor, make_actor
 from worldmodel.rollouts.policy.policies import Policy, resolve_policy
 from worldmodel.rollouts.state_resets import ResetState, restore
@@ -64,7 +65,7 @@ def run_episodes(
     """Play ``len(seeds)`` episodes in ``environments``; a free environment takes the next episode.
 
     Args:
-        environments: Environments with 64x64x3 frames, stepped together.
+        environments: Environments with 64x64x3 frames or with vectors, stepped together.
         actor: Chooses the actions.
         seeds: Environment seed of each episode.
         max_idle_steps: Truncate an episode after this number of steps without a positive reward (training only). None:
@@ -125,6 +126,8 @@ class _EnvSlot:
         self.index, self.env, self.record = index, env, record
         kind, self.size = envs.action_kind(env.action_space)
         self.discrete = kind == "discrete"
+        space = env.observation_space
+        self.shape = tuple(space.shape or ()) if is_vector_space(space) else FRAME
 
     def reset(
         self, actor: BatchedActor, episode_index: int, seed: int, reset_state: ResetState | None, name: str
@@ -141,7 +144,7 @@ class _EnvSlot:
         try:
             actor.reset(self.index, episode_index)
             frame = self.env.reset(seed=seed)[0] if reset_state is None else restore(self.env, reset_state, seed)
-            self.frame = validate_frame(frame)
+            self.frame = validate_frame(frame, self.shape)
         except MemoryError:
             raise
         except FAILURES as error:
@@ -153,7 +156,7 @@ class _EnvSlot:
         try:
             action = validate_action(action, self.discrete, self.size)
             frame, raw_reward, terminated, truncated, self.info = self.env.step(action)
-            self.frame, reward = validate_frame(frame), validate_reward(raw_reward)
+            self.frame, reward = validate_frame(frame, self.shape), validate_reward(raw_reward)
             validate_flag("terminated", terminated)
             validate_flag("truncated", truncated)
         except MemoryError:
@@ -199,7 +202,7 @@ def play(
     """Play one episode; the same environment, policy and seed give the same episode.
 
     Args:
-        env: Environment (`envs.make`); others are wrapped for 64x64x3 frames (`envs.pixels.to_pixels`).
+        env: Environment (`envs.make`); others are wrapped for 64x64x3 frames (`envs.adapters.to_pixels`).
         policy: Policy or its name (`rollouts.policy.policies`).
         seed: Seed of the environment and, in a separate random stream, of the policy.
         index: Index of the episode in a store.
@@ -208,7 +211,7 @@ def play(
     Raises:
         ValueError: The environment renders no pixels, or gives an invalid value.
     """
-    env = to_pixels(env)
+    env = env if is_standard(env) and is_vector_space(env.observation_space) else to_pixels(env)
     actor = make_actor(resolve_policy(policy), env.action_space, [seed])
     episode = run_episodes([env], actor, [seed], max_steps=max_steps, record=True)[0].episode
     assert episode is not None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from worldmodel.training.fit import fit
     from worldmodel.training.trainer import TrainingDiverged
     from worldmodel.vae import VAE
+    from worldmodel.vector_encoder import VectorEncoder
     from worldmodel.world_model import WorldModel
 
 _HOMES = {
@@ -30,6 +31,7 @@ _HOMES = {
     "Memory": "worldmodel.memory",
     "SequenceDensity": "worldmodel.sequences",
     "TrainingDiverged": "worldmodel.training.trainer",
+    "VectorEncoder": "worldmodel.vector_encoder",
     "WorldModel": "worldmodel.world_model",
     "fit": "worldmodel.training.fit",
     "seeded": "worldmodel.rng",
@@ -41,6 +43,7 @@ __all__ = [
     "Memory",
     "SequenceDensity",
     "TrainingDiverged",
+    "VectorEncoder",
     "WorldModel",
     "__version__",
     "agents",

@@ -15,6 +15,7 @@ from worldmodel.mdn_rnn import FRMDN, RMDN
 from worldmodel.memory import Memory
 from worldmodel.sequences import SequenceDensity
 from worldmodel.vae import BASE_CHANNELS, VAE
+from worldmodel.vector_encoder import Encoder, VectorEncoder
 
 DENSITIES = {"RMDN": RMDN, "FRMDN": FRMDN, "PerDimensionRMDN": PerDimensionRMDN}
 MODEL_NAMES = ("rmdn", "frmdn", "rnn-gauss", "vrnn", "vrnn-gmm")
@@ -84,8 +85,10 @@ def build_density(config: dict[str, Any]) -> SequenceDensity | VRNN:
         raise ValueError(f"settings do not describe a density of sequences: {error}") from None
 
 
-def build_vae(config: dict[str, Any]) -> VAE:
-    """Build a VAE with new weights from its ``config``; older files have no ``standardize``."""
+def build_vae(config: dict[str, Any]) -> Encoder:
+    """Build a VAE or a `VectorEncoder` with new weights from its ``config``; older files have no ``standardize``."""
+    if config.get("encoder") == "vector":
+        return VectorEncoder(validated_sizes({"latent_dim": config["latent_dim"]})["latent_dim"])
     return VAE(**{"standardize": False, "base_channels": BASE_CHANNELS} | validated_sizes(config))
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 from torch.distributions import Normal
 
-from worldmodel.batches import Loss, frames_to_float, to_float32
+from worldmodel.batches import Loss, frames_to_float, frames_to_uint8, to_float32
 from worldmodel.validation import constructor_repr, validate_positive_int
 
 LOG_SCALE_RANGE = (-6.0, 3.0)
@@ -164,6 +164,23 @@ class VAE(nn.Module):
         variation = float((pixels - self.pixel_mean).square().sum(dim=(1, 2, 3)).mean())
         self.pixel_scale.fill_(max(math.sqrt(variation / self.pixel_mean.numel()), MIN_PIXEL_SCALE))
         self.error_weight.fill_(min(max(MIN_VARIATION / max(variation, 1e-9), 1.0), MAX_ERROR_WEIGHT))
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of a frame, (64, 64, 3)."""
+        return (64, 64, 3)
+
+    def to_inputs(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch 3 64 64"]:
+        """Convert frames to inputs of `encode`, on the device of this module."""
+        return frames_to_float(frames.to(self.posterior.weight.device))
+
+    def to_observations(self, decoded: Float[Tensor, "batch 3 64 64"]) -> UInt8[Tensor, "batch 64 64 3"]:
+        """Convert outputs of `decode` to frames."""
+        return frames_to_uint8(decoded)
+
+    def draw(self, latent: Float[Tensor, "batch latent"]) -> UInt8[Tensor, "batch 64 64 3"]:
+        """Draw latents as frames."""
+        return frames_to_uint8(self.decode(latent))
 
     def encode(self, frames: Float[Tensor, "batch 3 64 64"]) -> Normal:
         """Return the posterior q(z|x): a Normal with ``loc`` and ``scale`` of shape (batch, latent)."""

@@ -4,6 +4,7 @@ Start reading at `WorldModel.observe` and `WorldModel.imagine`.
 """
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor, nn
 
-from worldmodel.batches import action_inputs, frames_to_float, frames_to_uint8
+from worldmodel.batches import action_inputs
 from worldmodel.distributions import standard_gumbel
 from worldmodel.io import migration
 from worldmodel.io.files import load_module, read_json, write_json, write_tensors
@@ -19,8 +20,9 @@ from worldmodel.io.paths import folder_path
 from worldmodel.mdn_rnn import State
 from worldmodel.memory import ActionSource, Memory
 from worldmodel.registry import build_memory, build_vae
-from worldmodel.vae import MERGED_KEY, VAE, merge_decoder, split_decoder
+from worldmodel.vae import MERGED_KEY, merge_decoder, split_decoder
 from worldmodel.validation import validate_positive_int, validate_temperature
+from worldmodel.vector_encoder import Encoder
 
 FORMAT = 1
 
@@ -69,10 +71,10 @@ class Step(NamedTuple):
 
 
 class WorldModel(nn.Module):
-    """A `VAE` and a `Memory` for one type of action space.
+    """A `VAE` (or a `VectorEncoder`) and a `Memory` for one type of action space.
 
     Args:
-        vae: Model that encodes frames to latents.
+        vae: Model that encodes frames to latents, or vectors of numbers with a `VectorEncoder`.
         memory: Model that predicts the next latent, reward and termination.
         store: Rollouts (`rollouts.Store`) that define the action space. None: ``discrete`` defines it.
         discrete: Whether actions are one-hot choices; otherwise they are numbers in [-1, 1] (a Box). None: as in ``store``,
@@ -83,7 +85,7 @@ class WorldModel(nn.Module):
         TypeError: ``store`` is a boolean.
 
     Example:
-        >>> from worldmodel import FRMDN
+        >>> from worldmodel import FRMDN, VAE
         >>> world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32)))
         >>> memory = world.observe(world.initial(4), latent=torch.zeros(4, 32), action=torch.zeros(4, 3))
         >>> state = WorldState(torch.zeros(4, 32), memory)
@@ -93,7 +95,7 @@ class WorldModel(nn.Module):
     """
 
     def __init__(
-        self, vae: VAE, memory: Memory, store: ActionSource | None = None, *, discrete: bool | None = None
+        self, vae: Encoder, memory: Memory, store: ActionSource | None = None, *, discrete: bool | None = None
     ) -> None:
         super().__init__()
         if isinstance(store, bool):
@@ -123,6 +125,11 @@ class WorldModel(nn.Module):
         return self.memory.hidden_size
 
     @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of an observation: (64, 64, 3) for uint8 frames, (n,) for float32 vectors."""
+        return self.vae.observation_shape
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.parameters()).device
@@ -141,16 +148,37 @@ class WorldModel(nn.Module):
         validate_positive_int(batch=batch)
         return self.memory.initial(batch)
 
-    def encode(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch latent"]:
-        """Return the mean of q(z|x) for uint8 frames, on the device of this model."""
-        return self.vae.encode(frames_to_float(frames.to(self.device))).loc
+    def encode(
+        self, observations: UInt8[Tensor, "batch 64 64 3"] | Float[Tensor, "batch observation"]
+    ) -> Float[Tensor, "batch latent"]:
+        """Return the mean of q(z|x) for observations, on the device of this model.
+
+        Raises:
+            ValueError: the observations are frames and the model encodes vectors, or the reverse, or of another size.
+        """
+        if (shape := tuple(observations.shape[1:])) != self.observation_shape:
+            kind = "vector" if len(self.observation_shape) == 1 else "pixels"
+            hint = (
+                f": make the environment with observation={kind!r}" if len(shape) != len(self.observation_shape) else ""
+            )
+            raise ValueError(f"the world model observes {kind} {self.observation_shape}, got {shape}{hint}")
+        return self.vae.encode(self.vae.to_inputs(observations)).loc
 
     @torch.no_grad()
-    def decode(self, latents: Float[Tensor, "*batch latent"], chunk: int = 256) -> UInt8[np.ndarray, "*batch 64 64 3"]:
-        """Decode latents to uint8 frames, ``chunk`` latents at a time."""
-        flat = latents.reshape(-1, latents.shape[-1])
-        frames = [frames_to_uint8(self.vae.decode(part)).cpu() for part in flat.split(chunk)]
-        return torch.cat(frames).numpy().reshape(*latents.shape[:-1], 64, 64, 3)
+    def decode(
+        self, latents: Float[Tensor, "*batch latent"], chunk: int = 256
+    ) -> UInt8[np.ndarray, "*batch 64 64 3"] | Float[np.ndarray, "*batch observation"]:
+        """Decode latents to observations: uint8 frames, or float32 vectors; ``chunk`` latents at a time."""
+        return _in_chunks(lambda part: self.vae.to_observations(self.vae.decode(part)), latents, chunk)
+
+    @torch.no_grad()
+    def draw(self, latents: Float[Tensor, "*batch latent"], chunk: int = 256) -> UInt8[np.ndarray, "*batch 64 64 3"]:
+        """Draw latents for people: as frames, or the numbers of a vector as bars (`VectorEncoder.draw`)."""
+        return _in_chunks(self.vae.draw, latents, chunk)
+
+    def draw_observations(self, observations: np.ndarray) -> UInt8[np.ndarray, "batch 64 64 3"]:
+        """Draw observations for people: frames as they are, vectors as bars."""
+        return observations if observations.ndim == 4 else self.draw(self.encode(torch.from_numpy(observations)))
 
     def squash(self, outputs: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch actions"]:
         """Map controller outputs to action inputs of the memory: tanh for a Box, one-hot argmax for discrete actions."""
@@ -281,9 +309,9 @@ class WorldModel(nn.Module):
         (folder / "config.json").unlink(missing_ok=True)  # written last: its presence marks a complete folder
         vae, memory = self.vae.state_dict(), self.memory.state_dict()
         if compact:
-            vae, memory = (
-                {name: part.half() for name, part in state.items()} for state in (merge_decoder(vae), memory)
-            )
+            memory = {name: part.half() for name, part in memory.items()}
+            if len(self.observation_shape) > 1:  # means and scales of vectors may be beyond half precision
+                vae = {name: part.half() for name, part in merge_decoder(vae).items()}
         write_tensors(folder / "vae.safetensors", vae)
         write_tensors(folder / "memory.safetensors", memory)
         config = {"format": FORMAT, "discrete": self.discrete, "vae": self.vae.config, "memory": self.memory.config}
@@ -318,6 +346,12 @@ class WorldModel(nn.Module):
         batch = len(memory.hidden)
         if value.shape != (batch, size):
             raise ValueError(f"{name} must have shape ({batch}, {size}), got {tuple(value.shape)}")
+
+
+def _in_chunks(function: Callable[[Tensor], Tensor], latents: Float[Tensor, "*batch latent"], chunk: int) -> np.ndarray:
+    """Apply a function to ``chunk`` latents at a time."""
+    results = torch.cat([function(part).cpu() for part in latents.reshape(-1, latents.shape[-1]).split(chunk)])
+    return results.numpy().reshape(*latents.shape[:-1], *results.shape[1:])
 
 
 def _recurrent(state: State | WorldState) -> State:

@@ -56,7 +56,11 @@ def film(
     dreamed, _ = open_loop_rollout(
         world, latents, world.action_inputs(episode.actions), start_step, 1, temperature, seed
     )
-    shown = (episode.frames[start_step:], world.decode(latents[start_step:]), world.decode(dreamed[0]))
+    shown = (
+        world.draw_observations(episode.frames[start_step:]),
+        world.draw(latents[start_step:]),
+        world.draw(dreamed[0]),
+    )
     return video.side_by_side(*(video.enlarge(part) for part in shown))
 
 
@@ -80,10 +84,10 @@ def temperature_film(
     """
     start_step, latents = resolve_start_step(episode, start_step), encode_means(world, episode)
     actions = world.action_inputs(episode.actions)
-    films = [_with_title(video.enlarge(episode.frames[start_step:], 3), "game")]
+    films = [_with_title(video.enlarge(world.draw_observations(episode.frames[start_step:]), 3), "game")]
     for temperature in temperatures:
         dreamed, _ = open_loop_rollout(world, latents, actions, start_step, 1, temperature, seed)
-        films.append(_with_title(video.enlarge(world.decode(dreamed[0]), 3), f"temperature {temperature:g}"))
+        films.append(_with_title(video.enlarge(world.draw(dreamed[0]), 3), f"temperature {temperature:g}"))
     return video.side_by_side(*films)
 
 
@@ -104,7 +108,8 @@ def controller_film(
     start = StartStates(first[None].cpu(), action[None].cpu(), torch.ones(1, dtype=torch.int32))
     dreams = dream(world, controller, start, steps, 1, temperature, seed, keep=("frames",))
     assert dreams.frames is not None
-    shown = (episode.frames, dreams.frames[0, 0, : int(dreams.lengths[0, 0]) + 1])
+    dreamed = dreams.frames[0, 0, : int(dreams.lengths[0, 0]) + 1]
+    shown = (world.draw_observations(episode.frames), world.draw_observations(dreamed))
     returns = (float(episode.rewards.sum(dtype=np.float64)), float(dreams.returns[0, 0]))
     films = [
         _with_title(video.enlarge(frames), f"{name}: return {format_number(total)}, {len(frames) - 1} steps")
@@ -115,7 +120,7 @@ def controller_film(
 
 
 def varied_frames(store: Store, latents: EncodedDataset, count: int = 10) -> np.ndarray:
-    """Return frames (count, 64, 64, 3) with very different latents, from episodes spread over a store."""
+    """Return observations (count, ...) with very different latents, from episodes spread over a store."""
     candidates = []
     for index in np.unique(np.linspace(0, len(store) - 1, NUM_EPISODES).astype(int)):
         times = np.unique(np.linspace(0, store.lengths[index], FRAMES_PER_EPISODE).astype(int))
@@ -144,7 +149,8 @@ def _farthest_points(points: np.ndarray, count: int) -> list[int]:
 def reconstructions(world: WorldModel, frames: np.ndarray) -> np.ndarray:
     """Return an image with three rows: frames, their reconstructions, and the absolute error of each pixel."""
     with torch.no_grad():
-        decoded = world.decode(world.encode(torch.from_numpy(frames)))
+        decoded = world.draw(world.encode(torch.from_numpy(frames)))
+    frames = world.draw_observations(frames)
     return video.grid([frames, decoded, np.abs(frames.astype(np.int16) - decoded).astype(np.uint8)])
 
 
@@ -165,7 +171,7 @@ def traversals(world: WorldModel, latents: np.ndarray, frame_index: int = 40) ->
     rows = np.tile(latents[min(frame_index, len(latents) - 1)].astype(np.float32), (len(dimensions), NUM_VALUES, 1))
     for row, dimension in enumerate(dimensions):
         rows[row, :, dimension] = mean[dimension] + np.linspace(-FURTHEST, FURTHEST, NUM_VALUES) * std[dimension]
-    images = world.decode(torch.from_numpy(rows).to(world.device))
+    images = world.draw(torch.from_numpy(rows).to(world.device))
     return video.grid(list(images)), [int(dimension) for dimension in dimensions]
 
 

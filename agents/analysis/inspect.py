@@ -1,6 +1,7 @@
 """Descriptions of folders, for ``worldmodel inspect``; start reading at `describe`."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,20 @@ def _describe_run(path: Path) -> list[tuple[str, str]]:
 
 def _describe_store(path: Path) -> list[tuple[str, str]]:
     from worldmodel.rollouts import Store
+    from worldmodel.rollouts.episode import observation_dtype
 
     store = Store(path)
     kind = f"{store.action_dim} choices" if store.discrete else f"{store.action_dim} numbers in [-1, 1]"
     options = store.metadata.get("env_options") or {}
     stored = sum(shard.path.stat().st_size for shard in store.shards)
-    raw = (store.steps + len(store)) * 64 * 64 * 3
+    shape = store.observation_shape
+    raw = (store.steps + len(store)) * math.prod(shape) * observation_dtype(shape)().itemsize
     rows = [
         (
             "rollouts",
             f"{len(store)} episodes, {store.steps:,} steps of {store.env} by {store.metadata.get('policy', '?')}",
         ),
+        *([("observations", f"vectors of {shape[0]} numbers")] if len(shape) == 1 else ()),
         ("actions", kind),
         *_options({} if "world" in options else options),  # a store of dreams has the world model's fingerprint there
         ("size", f"{size(stored)} in {len(store.shards)} shards, {raw / max(stored, 1):.1f} times compressed"),
@@ -125,7 +129,7 @@ def _spread(values: np.ndarray) -> str:
 
 
 def contact_sheet(path: Path, picture: Path) -> bool:
-    """Draw frames of episodes of a store, or of a run's store; returns whether there are any.
+    """Draw frames of episodes of a store, or of a run's store; returns whether there are any (vectors have none).
 
     Raises:
         OSError: The picture cannot be written.
@@ -134,7 +138,7 @@ def contact_sheet(path: Path, picture: Path) -> bool:
     from worldmodel.rollouts import Store
 
     folder = next((one for one in (path, path / "rollouts") if (one / "metadata.json").exists()), None)
-    if folder is None or not len(store := Store(folder)):
+    if folder is None or not len(store := Store(folder)) or len(store.observation_shape) == 1:
         return False
     rows = []
     for index in np.unique(np.linspace(0, len(store) - 1, SHEET_ROWS).astype(int)):
@@ -155,7 +159,7 @@ def _describe_world(path: Path) -> list[tuple[str, str]]:
     return [
         ("world model", f"{num_parameters:,} parameters"),
         ("latent, hidden", f"{world.latent_dim}, {world.hidden_size}"),
-        *([("hud_loss_weight", f"{world.vae.hud_loss_weight:g}")] if world.vae.hud_loss_weight != 1 else ()),
+        *([("hud_loss_weight", f"{hud:g}")] if (hud := getattr(world.vae, "hud_loss_weight", 1)) != 1 else ()),
         ("actions", f"{world.action_dim} {kind}"),
         ("density", f"{type(density).__name__} {', '.join(f'{k}={v}' for k, v in density.config.items())}"),
     ]

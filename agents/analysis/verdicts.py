@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from worldmodel import VectorEncoder
 from worldmodel.agents.analysis.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics, diagnostics
 from worldmodel.agents.analysis.dream_comparison import SURVIVAL_HORIZON
 from worldmodel.agents.analysis.html import rows_of
@@ -87,6 +88,15 @@ def verdict_of_vae(metrics: VAEDiagnostics) -> Verdict:
     if moving is not None and moving < GOOD_MOVING_EXPLAINED:
         return Verdict("VAE", f"{numbers}: reconstructions lose the moving parts; try more updates", "weak")
     return Verdict("VAE", numbers, "good")
+
+
+def verdict_of_vectors(encoder: VectorEncoder, steps: int) -> Verdict:
+    """Return the verdict on standardized vectors: whether their numbers vary."""
+    constant = int((encoder.scale == 1).sum())
+    text = f"{encoder.latent_dim} numbers, standardized over {steps:,} steps"
+    if constant == encoder.latent_dim:
+        return Verdict("vectors", f"all numbers are constant: they contain no signal ({text})", "bad")
+    return Verdict("vectors", text + (f"; {constant} are constant" if constant else ""), "good")
 
 
 def verdict_of_memory(metrics: MemoryDiagnostics) -> Verdict:

@@ -294,7 +294,11 @@ class RunConfig:
     )
     env_options: dict[str, Any] = field(
         default_factory=dict,
-        metadata=about("Arguments of envs.make, such as action_repeat. They replace all of the preset's.", common=True),
+        metadata=about(
+            """Arguments of envs.make: action_repeat, observation ("pixels", or "vector": the environment's own numbers), or
+            those of the environment. They replace all of the preset's.""",
+            common=True,
+        ),
     )
     seed: int = setting(1, "Random seed of all stages.", common=True)
     workers: int | str = setting(

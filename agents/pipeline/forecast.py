@@ -22,7 +22,8 @@ def forecast(settings: RunConfig) -> float:
     if settings.iterations:  # the first iteration trains the other memories, later ones all of them
         updates = members * (updates + (settings.iterations - 1) * (loop.memory_updates or updates))
         searches, parts = settings.iterations * loop.candidates, settings.iterations * (loop.candidates + 1)
-    training = vae.num_updates * vae.batch_size / VAE_SPEED
+    pixels = settings.env_options.get("observation", "pixels") == "pixels"
+    training = vae.num_updates * vae.batch_size / VAE_SPEED if pixels else 0.0
     training += updates * memory.batch_size * memory.seq_len * memory.hidden_size / 256 / MEMORY_SPEED
     dreaming = searches * dream.generations * dream.population * dream.num_rollouts * dream.horizon / DREAM_SPEED
     speed = {env: _speed(settings, env) for env in {settings.evaluation_env, settings.rollout_env}}

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from worldmodel import VAE, Memory, WorldModel
+from worldmodel import Memory, WorldModel
 from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.pipeline import stages
 from worldmodel.agents.pipeline.iteration import IterationContext
@@ -14,6 +14,7 @@ from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pipeline.worker_parts import run_in_workers, runs_in_workers
 from worldmodel.agents.progress import bar
 from worldmodel.io.files import fingerprint
+from worldmodel.vector_encoder import Encoder
 
 
 def ensemble_of(context: IterationContext) -> tuple[WorldModel, list[Memory] | None]:
@@ -125,7 +126,7 @@ def recent_episode_weights(
     return np.where(recent, recent_fraction / steps[recent].sum(), (1 - recent_fraction) / steps[~recent].sum())
 
 
-def _vae(context: IterationContext) -> VAE:
+def _vae(context: IterationContext) -> Encoder:
     """Return the VAE of the iteration: the previous one, or the previous one after more training on all frames so far.
 
     Raises:

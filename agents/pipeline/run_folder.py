@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from worldmodel import VAE, WorldModel, rollouts
+from worldmodel import WorldModel, rollouts
 from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.shell import command
@@ -21,6 +21,7 @@ from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset
 from worldmodel.training import distributed
 from worldmodel.training.checkpoint import load_trained
+from worldmodel.vector_encoder import Encoder
 
 REST = "between stages"
 """Key in ``timings.json`` of the time outside all stages: reading, writing, starting workers."""
@@ -58,8 +59,8 @@ class Run:
             raise self._missing(0)
         return rollouts.Store(self.rollouts_folder)
 
-    def vae(self) -> VAE:
-        """Load the trained VAE."""
+    def vae(self) -> Encoder:
+        """Load the trained VAE, or the encoder of vectors."""
         path = self.folder / "vae" / "weights.safetensors"
         if not path.exists():
             raise self._missing(1)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel import VAE, Memory, WorldModel, fit, rollouts, seeded
+from worldmodel import VAE, Memory, VectorEncoder, WorldModel, fit, rollouts, seeded
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.diagnostics import measure_card, measure_dream, measure_memory, measure_vae
 from worldmodel.agents.analysis.verdicts import (
@@ -22,6 +22,7 @@ from worldmodel.agents.analysis.verdicts import (
     verdict_of_dream,
     verdict_of_memory,
     verdict_of_vae,
+    verdict_of_vectors,
     verdicts_of_card,
 )
 from worldmodel.agents.config.fields import arguments_of
@@ -34,7 +35,7 @@ from worldmodel.agents.pipeline.init_controller import init_controller, validate
 from worldmodel.agents.pipeline.renewal import print_new_data, print_outdated, search_settings, set_aside
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import bar, busy, console, duration, generations, print_verdict
-from worldmodel.io.files import fingerprint, read_json
+from worldmodel.io.files import fingerprint, read_json, write_json, write_tensors
 from worldmodel.io.migration import training_settings
 from worldmodel.io.paths import expand
 from worldmodel.messages import did_you_mean
@@ -46,6 +47,7 @@ from worldmodel.rollouts.store.datasets import Sequences
 from worldmodel.start_states import EncodedEpisodes, StartStates
 from worldmodel.training import distributed
 from worldmodel.training.trainer import Trainer, TrainingCallback
+from worldmodel.vector_encoder import Encoder
 
 HUD_LOSS_WEIGHT = 16.0
 """Default weight of the reconstruction loss in the lowest eighth of CarRacing's frames with a HUD (`VAE`)."""
@@ -110,9 +112,9 @@ def train_vae(
     settings: RunConfig,
     seed: int | None = None,
     into: Run | None = None,
-    before: VAE | None = None,
-) -> VAE:
-    """Train the VAE on the run's frames, and measure it on held-out frames.
+    before: Encoder | None = None,
+) -> Encoder:
+    """Train the VAE on the run's frames, and measure it on held-out frames; vectors are standardized instead.
 
     Args:
         run: The run with the rollouts.
@@ -122,10 +124,16 @@ def train_vae(
         before: VAE whose training continues. None: a new one.
     """
     store, section, split_seed = run.store(), settings.vae, None if seed is None else settings.seed
+    if len(store.observation_shape) == 1:
+        return _standardize(run, store, into or run)
     seed = settings.seed if seed is None else seed
     with seeded(seed):
         hud_loss_weight = HUD_LOSS_WEIGHT if store.metadata["env_options"].get("show_hud") else 1.0
-        vae = before or VAE(section.latent_dim, hud_loss_weight=hud_loss_weight, standardize=_standardizes(into or run))
+        vae = (
+            before
+            if isinstance(before, VAE)
+            else VAE(section.latent_dim, hud_loss_weight=hud_loss_weight, standardize=_standardizes(into or run))
+        )
     out, frames = (into or run).folder / "vae", store.frames()
     if into is None:
         print_new_data(out, frames, section.num_updates)
@@ -147,6 +155,16 @@ def train_vae(
             metrics = measure_vae(run, vae, settings.seed)
         print_verdict(verdict_of_vae(metrics))
     return vae
+
+
+def _standardize(run: Run, store: rollouts.Store, into: Run) -> VectorEncoder:
+    """Write the encoder of a run's vectors: their means and standard deviations."""
+    with run.stage("train vae"), busy("standardizing vectors"):
+        encoder = VectorEncoder.for_store(store)
+    write_tensors(into.folder / "vae" / "weights.safetensors", encoder.state_dict())
+    write_json(into.folder / "vae" / "settings.json", {"model_config": encoder.config})
+    print_verdict(verdict_of_vectors(encoder, store.steps))
+    return encoder
 
 
 def _training(settings: RunConfig, section: VAEConfig | MemoryConfig) -> dict[str, Any]:
@@ -178,7 +196,7 @@ def train_memory(
     settings: RunConfig,
     seed: int | None = None,
     into: Run | None = None,
-    vae: VAE | None = None,
+    vae: Encoder | None = None,
     before: Memory | None = None,
     weights: Callable[[list[int]], np.ndarray | None] | None = None,
 ) -> WorldModel:
@@ -204,7 +222,10 @@ def train_memory(
     with run.stage("encode"), bar("encode frames", "frames") as progress:
         latents = store.latents(vae, progress, section.stall_delay)
     weighted = None if weights is None else weights(latents.lengths)
-    sequences = Sequences(latents, section.seq_len, weights=weighted, pad_episode_ends=section.pad_episode_ends)
+    targets = "sample" if isinstance(vae, VAE) else "mean"  # the posterior of vectors has no variance
+    sequences = Sequences(
+        latents, section.seq_len, targets, weights=weighted, pad_episode_ends=section.pad_episode_ends
+    )
     if own:
         print_new_data(into.folder / "memory", sequences, section.num_updates)
     with run.stage("train memory"), bar("train memory", "updates") as progress:

@@ -22,7 +22,6 @@ from torch.nn.functional import pad
 
 from worldmodel import WorldModel
 from worldmodel.agents.viewer.session import PAGE, Scene
-from worldmodel.batches import frames_to_uint8
 from worldmodel.io.files import write_bytes, write_json
 from worldmodel.io.paths import folder_path
 from worldmodel.mdn_rnn import State
@@ -66,7 +65,7 @@ class StepGraph(nn.Module):
 
 
 class PictureGraph(nn.Module):
-    """The decoder: a latent (1, latent) to a uint8 image (64, 64, 3)."""
+    """The decoder: a latent (1, latent) to a uint8 picture (64, 64, 3)."""
 
     def __init__(self, world: WorldModel) -> None:
         super().__init__()
@@ -74,7 +73,7 @@ class PictureGraph(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Decode a latent."""
-        return frames_to_uint8(self.vae.decode(latent))[0]
+        return self.vae.draw(latent)[0]
 
 
 def export(scene: Scene, out: str | os.PathLike[str], runtime: str | os.PathLike[str] | None = None) -> Path:

@@ -140,7 +140,9 @@ def _window_median(pixels: Tensor) -> Tensor:
 
 
 def measure_run(store: rollouts.Store, world: WorldModel) -> Fidelity:
-    """Measure `small_moving` on evenly spaced frames of up to 8 stored episodes."""
+    """Measure `small_moving` on evenly spaced frames of up to 8 stored episodes; vectors have none."""
+    if not isinstance(world.vae, VAE):
+        return Fidelity()
     indices = np.linspace(0, len(store) - 1, min(len(store), 8)).astype(int)
     frames = []
     for index in indices:

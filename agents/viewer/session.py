@@ -263,7 +263,7 @@ class Session:
                 frame, _ = self._env.reset()
                 memory = world.initial(1)
             state = WorldState(self._encode(frame), memory)
-        self.reality = frame
+        self.reality = world.draw_observations(frame[None])[0]
         return state
 
     def _step(self) -> None:
@@ -284,7 +284,7 @@ class Session:
             over = bool(terminated or truncated)
             total = facts["real"]["total"] + float(real)
             facts["real"] = {"reward": float(real), "total": total, "over": over}
-            self.reality = frame
+            self.reality = world.draw_observations(frame[None])[0]
         self.facts = facts
         self._decode_frame()
 
@@ -304,7 +304,7 @@ class Session:
 
     def _decode_frame(self) -> None:
         """Decode the frame of the current state, and record it."""
-        self.dream = self.scene.world.decode(self.state.latent)[0]
+        self.dream = self.scene.world.draw(self.state.latent)[0]
         self._record_frame()
 
     def _record_frame(self) -> None:

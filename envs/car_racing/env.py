@@ -12,13 +12,13 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from worldmodel.envs.wrappers import FRAME_SPACE, PixelEnv, resize_frame
+from worldmodel.envs.wrappers import FRAME_SPACE, StandardEnv, resize_frame
 
 HUD_ROWS = 12
 """Number of rows of the 96x96 frame that the bar with speed and score (HUD) covers."""
 
 
-class CarRacing(PixelEnv, gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+class CarRacing(StandardEnv, gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """The official game with the observations and actions of World Models.
 
     Frames: the lower 12 of 96 rows are cropped (unless ``show_hud``), and the rest is area-resized to 64x64. Actions in

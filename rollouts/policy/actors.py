@@ -15,6 +15,7 @@ from worldmodel import WorldModel, envs
 from worldmodel.batches import tree_map
 from worldmodel.mdn_rnn import State
 from worldmodel.rng import Stream
+from worldmodel.rollouts.episode import observation_dtype
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.policy.policies import Act, Policy
 from worldmodel.world_model import WorldState
@@ -28,7 +29,7 @@ class BatchedActor(Protocol):
         ...
 
     def act(self, frames: np.ndarray, slots: Sequence[int]) -> Sequence[Any]:
-        """Return an action for each of ``frames`` (n, 64, 64, 3); ``slots`` (n) are the slots of these frames."""
+        """Return an action for each of ``frames`` (n, 64, 64, 3) or vectors; ``slots`` (n) are the slots of these frames."""
         ...
 
 
@@ -119,7 +120,7 @@ class WorldModelActor:
         self.action_noise, self.rngs, self.rows, self.initial_states = action_noise, rngs, rows, initial_states
         self.device = world.device
         self.memory = world.initial(num_envs)
-        self.frames = np.zeros((num_envs, 64, 64, 3), np.uint8)
+        self.frames = np.zeros((num_envs, *world.observation_shape), observation_dtype(world.observation_shape))
         self.episodes = [0] * num_envs
         """Episode in each row of the batch."""
         self.row: dict[int, int] = {}
@@ -138,7 +139,7 @@ class WorldModelActor:
         """Encode the frames, compute the actions, update the memory states."""
         world, rows = self.world, [self.row[slot] for slot in slots]
         computed = rows
-        if self.rows is not None:
+        if self.rows is not None and frames.shape[1:] == self.frames.shape[1:]:  # others are refused below
             self.frames[rows] = frames
             frames, computed = self.frames, list(range(len(self.frames)))
         position = {row: index for index, row in enumerate(computed)}

@@ -14,7 +14,7 @@ from worldmodel import envs
 from worldmodel.messages import did_you_mean
 
 Act = Callable[[np.ndarray], Any]
-"""Maps a frame (64, 64, 3) uint8 to an action."""
+"""Maps a frame (64, 64, 3) uint8, or a vector (n,) float32, to an action."""
 
 DRIFT = 50**-0.5
 """Standard deviation of a random-walk step: the walk crosses the range [-1, 1] in about 50 steps."""

@@ -17,8 +17,9 @@ from torch import Tensor
 from worldmodel.batches import SequenceBatch, action_inputs
 from worldmodel.io.files import array_digest
 from worldmodel.rng import Stream
+from worldmodel.rollouts.episode import observation_dtype
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, sample_posterior
-from worldmodel.rollouts.store.shards import CHUNK, FRAME, FRAME_BYTES, EpisodeStore
+from worldmodel.rollouts.store.shards import CHUNK, FRAME_BYTES, EpisodeStore
 from worldmodel.validation import validate_positive_int
 
 CACHE_BYTES = 768 * 2**20
@@ -98,7 +99,7 @@ class Frames:
 class WindowBatch(NamedTuple):
     """Windows of real steps: ``action[:, t]`` leads from ``frames[:, t]`` to ``frames[:, t + 1]``."""
 
-    frames: UInt8[Tensor, "batch time_plus_1 64 64 3"]
+    frames: UInt8[Tensor, "batch time_plus_1 64 64 3"] | Float[Tensor, "batch time_plus_1 observation"]
     action: Float[Tensor, "batch time actions"]
     """Action inputs of the memory, one-hot if discrete."""
     reward: Float[Tensor, "batch time"]
@@ -160,7 +161,8 @@ class Windows:
             yield self._windows(windows)
 
     def _windows(self, windows: list[_Window]) -> WindowBatch:
-        frames = np.zeros((len(windows), self.seq_len + 1, *FRAME), np.uint8)
+        shape = self.store.observation_shape
+        frames = np.zeros((len(windows), self.seq_len + 1, *shape), observation_dtype(shape))
         clips = []
         for row, (index, start, steps) in zip(frames, windows, strict=True):
             filled = 0

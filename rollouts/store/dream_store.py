@@ -12,7 +12,7 @@ from worldmodel import WorldModel
 from worldmodel.io.files import fingerprint, locked, write_bytes, write_json
 from worldmodel.io.paths import folder_path
 from worldmodel.rollouts.dream import Dreams
-from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.episode import FRAME, Episode
 from worldmodel.rollouts.store.shards import FORMAT, shard_bytes
 from worldmodel.rollouts.store.store import Store
 
@@ -23,7 +23,7 @@ EPISODES_PER_SHARD = 10
 
 
 def write_dreams(dreams: Dreams, world: WorldModel, out: str | os.PathLike[str]) -> Store:
-    """Write dreams into a new store, with frames decoded by the VAE.
+    """Write dreams into a new store, with frames or vectors decoded by the VAE.
 
     Args:
         dreams: Result of `rollouts.dream` with ``keep=("latents", "actions", "rewards")``.
@@ -50,6 +50,7 @@ def write_dreams(dreams: Dreams, world: WorldModel, out: str | os.PathLike[str])
         "max_steps": dreams.actions.shape[2],
         "episodes_per_shard": EPISODES_PER_SHARD,
     }
+    settings |= {} if world.observation_shape == FRAME else {"observation_shape": list(world.observation_shape)}
     indices = list(np.ndindex(*shape))
     with locked(folder):
         for first in range(0, len(indices), EPISODES_PER_SHARD):

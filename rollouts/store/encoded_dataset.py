@@ -12,11 +12,11 @@ import torch
 from isal import isal_zlib
 from numpy.lib.format import open_memmap
 
-from worldmodel import VAE
-from worldmodel.batches import action_inputs, frames_to_float
+from worldmodel.batches import action_inputs
 from worldmodel.io.files import atomic, error_context, fingerprint, read_json, write_json
 from worldmodel.rollouts.store.shards import EpisodeStore, Shard
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
+from worldmodel.vector_encoder import Encoder
 
 ENCODE_BATCH = 16
 READ_BYTES = 2**20
@@ -27,9 +27,9 @@ class EncodedEpisode(NamedTuple):
     """An episode of T steps, encoded by a VAE to T + 1 latents."""
 
     mean: np.ndarray
-    """(T + 1, latent) float16: means of q(z|x)."""
+    """(T + 1, latent) float16, of vectors float32: means of q(z|x)."""
     logvar: np.ndarray
-    """(T + 1, latent) float16: log-variances of q(z|x)."""
+    """(T + 1, latent), likewise: log-variances of q(z|x)."""
     action: np.ndarray
     """(T, actions) float32: action inputs of the memory, one-hot if discrete."""
     reward: np.ndarray
@@ -116,18 +116,22 @@ _KINDS = ("latents", "actions", "outcomes")
 
 
 @shows_progress("encode", "frames")
-def encode(store: EpisodeStore, vae: VAE, progress: Progress | bool = silent) -> EncodedDataset:
-    """Encode all frames that are not encoded yet; a second call continues an interrupted one.
+def encode(store: EpisodeStore, vae: Encoder, progress: Progress | bool = silent) -> EncodedDataset:
+    """Encode all frames or vectors that are not encoded yet; a second call continues an interrupted one.
 
-    Writes the files of a shard after all its frames are encoded: latents (frames, 2, latent) float16 with means and
-    log-variances, actions (frames, actions) float32, and outcomes (frames, 2) float32 with rewards and terminations. Their
-    checksums follow last, as JSON.
+    Writes the files of a shard after all its frames are encoded: latents (frames, 2, latent) float16 (of vectors float32)
+    with means and log-variances, actions (frames, actions) float32, and outcomes (frames, 2) float32 with rewards and
+    terminations. Their checksums follow last, as JSON.
 
     Args:
         store: Episodes.
         vae: Encoder.
         progress: Called as ``progress(frames done, frames, note)``. True: a progress bar.
     """
+    if vae.observation_shape != store.observation_shape:
+        raise ValueError(
+            f"vae must encode observations {store.observation_shape} as in the rollouts, got one of {vae.observation_shape}"
+        )
     folder = store.path / "latents" / fingerprint(vae)
     rows = sum(store.lengths) + len(store)
     done = 0
@@ -153,7 +157,8 @@ def _is_encoded(checksum_file: Path, paths: dict[str, Path], shapes: dict[str, t
             array = open_memmap(path, mode="r")  # np.load would accept other file types
             if path.stat().st_mtime < shard.path.stat().st_mtime or array.shape != shapes[kind]:
                 return False
-            if array.dtype != (np.float16 if kind == "latents" else np.float32) or checksums[kind] != _checksum(path):
+            latent_dtype = np.float16 if len(shard.observation_shape) > 1 else np.float32
+            if array.dtype != (latent_dtype if kind == "latents" else np.float32) or checksums[kind] != _checksum(path):
                 return False
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return False
@@ -170,17 +175,18 @@ def _checksum(path: Path) -> int:
 
 
 @torch.no_grad()
-def _encode_shard(store: EpisodeStore, shard: Shard, vae: VAE, paths: dict[str, Path]) -> None:
+def _encode_shard(store: EpisodeStore, shard: Shard, vae: Encoder, paths: dict[str, Path]) -> None:
     latents, actions, outcomes = [], [], []
     first = next(index for index in range(len(store)) if store.locate(index)[0] is shard)
-    device = next(vae.parameters()).device
+    latent_dtype = torch.float16 if len(shard.observation_shape) > 1 else torch.float32
     was_training = vae.training
     vae.eval()
     for number in range(len(shard.lengths)):
         episode = store.episode(first + number)
         for part in torch.from_numpy(episode.frames).split(ENCODE_BATCH):
-            posterior = vae.encode(frames_to_float(part.to(device)))
-            latents.append(torch.stack((posterior.loc, 2 * posterior.scale.log()), dim=1).half().cpu().numpy())
+            posterior = vae.encode(vae.to_inputs(part))
+            encoded = torch.stack((posterior.loc, 2 * posterior.scale.log()), dim=1)
+            latents.append(encoded.to(latent_dtype).cpu().numpy())
         steps = len(episode)
         inputs = np.zeros((steps + 1, store.action_dim), np.float32)
         with error_context(shard.path, wrap_value_errors=True):

@@ -37,6 +37,8 @@ class Shard(NamedTuple):
     """Index of its first episode."""
     lengths: tuple[int, ...]
     """Number of steps of its episodes."""
+    observation_shape: tuple[int, ...] = FRAME
+    """(64, 64, 3), or (n,) for vectors."""
 
 
 def shard_bytes(episodes: Sequence[Episode]) -> bytes:
@@ -74,8 +76,11 @@ def validate_episode(episode: Episode) -> None:
     expected = None
     if steps == 0:
         expected = "at least one step"
-    elif not _is_array(frames, np.uint8, (steps + 1, *FRAME)):
-        expected = f"frames {(steps + 1, *FRAME)} uint8, got {frames.shape} {frames.dtype}"
+    elif not _is_array(frames, np.uint8, (steps + 1, *FRAME)) and not (
+        frames.ndim == 2 and frames.shape[1] and _is_array(frames, np.float32, (steps + 1, frames.shape[1]))
+    ):
+        expected = f"frames {(steps + 1, *FRAME)} uint8 or vectors (T + 1, n) float32, finite"
+        expected += f", got {frames.shape} {frames.dtype}"
     elif not (discrete or continuous):
         expected = f"actions (T, n) float32 or (T,) int64, finite, got {actions.shape} {actions.dtype}"
     elif not _is_array(rewards, np.float32, (steps,)):
@@ -95,7 +100,20 @@ def _is_array(values: np.ndarray, dtype: type[np.generic], shape: tuple[int, ...
 
 def _write_episode(group: h5py.Group, episode: Episode) -> None:
     """Write one episode in Minari's layout."""
-    frames = episode.frames
+    last = np.arange(len(episode)) == len(episode) - 1
+    arrays = {"actions": episode.actions, "rewards": episode.rewards}
+    arrays |= {"terminations": last & episode.terminated, "truncations": last & episode.truncated}
+    if episode.frames.ndim == 2:
+        arrays["observations"] = episode.frames
+    else:
+        _write_frames(group, episode.frames)
+    for name, values in arrays.items():  # with checksums; zlib's streams of frames have their own
+        group.create_dataset(name, data=values, fletcher32=bool(values.size))
+    group.attrs.update(id=episode.index, seed=episode.seed, total_steps=len(episode))
+
+
+def _write_frames(group: h5py.Group, frames: np.ndarray) -> None:
+    """Write frames in compressed chunks."""
     size = min(CHUNK, len(frames))
     observations = group.create_dataset(
         "observations", frames.shape, np.uint8, chunks=(size, *FRAME), compression="gzip", compression_opts=1
@@ -107,12 +125,6 @@ def _write_episode(group: h5py.Group, episode: Episode) -> None:
         observations.id.write_direct_chunk(
             (start, 0, 0, 0), isal_zlib.compress(np.ascontiguousarray(chunk), COMPRESSION_LEVEL)
         )
-    last = np.arange(len(episode)) == len(episode) - 1
-    arrays = {"actions": episode.actions, "rewards": episode.rewards}
-    arrays |= {"terminations": last & episode.terminated, "truncations": last & episode.truncated}
-    for name, values in arrays.items():  # with checksums; zlib's streams of frames have their own
-        group.create_dataset(name, data=values, fletcher32=bool(values.size))
-    group.attrs.update(id=episode.index, seed=episode.seed, total_steps=len(episode))
 
 
 def read_shard(path: Path) -> Shard:
@@ -127,16 +139,23 @@ def read_shard(path: Path) -> Shard:
             names = {f"episode_{first + number}" for number in range(len(lengths))}
             if file.attrs["format"] != FORMAT or set(file) != names or not names:
                 raise ValueError(f"{path} is not a shard of rollouts")
+            observation_shape = file[f"episode_{first}"]["observations"].shape[1:]
+            if observation_shape != FRAME and len(observation_shape) != 1:
+                raise ValueError(f"{path} holds observations {observation_shape}")
             for number, length in enumerate(lengths):
                 group = file[f"episode_{first + number}"]
                 shape = group["observations"].shape
-                if shape != (length + 1, *FRAME) or len(group["actions"]) != length or len(group["rewards"]) != length:
+                if (
+                    shape != (length + 1, *observation_shape)
+                    or len(group["actions"]) != length
+                    or len(group["rewards"]) != length
+                ):
                     raise ValueError(f"{path} holds an episode of frames {shape} and {len(group['actions'])} actions")
             if path.stem.isdecimal() and int(path.stem) != first:
                 raise ValueError(f"{path} holds episodes from {first} on: it does not match its name")
     except (OSError, KeyError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise ValueError(f"{path} is not a whole shard of rollouts: {error}") from None
-    return Shard(path, first, lengths)
+    return Shard(path, first, lengths, observation_shape)
 
 
 class EpisodeMeta(NamedTuple):
@@ -153,7 +172,7 @@ class EpisodeMeta(NamedTuple):
     chunk_size: int
     """Number of frames of a chunk."""
     chunk_locations: np.ndarray
-    """(chunks, 2): offset and size in the file, in bytes."""
+    """(chunks, 2): offset and size in the file, in bytes; empty for vectors."""
 
 
 class Reader:
@@ -181,13 +200,15 @@ class Reader:
         return self._cache[key]
 
     def frames(self, shard: Shard, number: int, start: int, stop: int) -> list[np.ndarray]:
-        """Return frames ``start`` to ``stop`` of the shard's episode ``number``, as a list of read-only arrays.
+        """Return frames or vectors ``start`` to ``stop`` of the shard's episode ``number``, as a list of arrays.
 
         Raises:
             ValueError: The shard is damaged.
         """
         meta = self.metadata(shard, number)
         stop, size, parts = min(stop, meta.num_frames), meta.chunk_size, []
+        if not len(meta.chunk_locations):
+            return [self._vectors(shard, number)[start:stop]]
         try:
             with shard.path.open("rb", buffering=0) as file:
                 for chunk in range(start // size, -(-stop // size)):
@@ -198,6 +219,14 @@ class Reader:
         except (OSError, ValueError) as error:
             raise ValueError(f"{shard.path} cannot be read: {error}") from None
         return parts
+
+    def _vectors(self, shard: Shard, number: int) -> np.ndarray:
+        try:
+            with h5py.File(shard.path, "r") as file:
+                group = file[f"episode_{shard.first + number}"]
+                return _read_numbers(group, "observations", shard.lengths[number] + 1).astype(np.float32)
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{shard.path} cannot be read: {error}") from None
 
     def episode(self, shard: Shard, number: int) -> Episode:
         """Return one whole episode.
@@ -239,20 +268,10 @@ def _read_numbers(group: h5py.Group, name: str, steps: int) -> np.ndarray:
 
 
 def _read_meta(group: h5py.Group) -> EpisodeMeta:
-    observations = group["observations"]
-    if observations.chunks is None or observations.chunks[1:] != FRAME or observations.chunks[0] > MAX_CHUNK:
-        raise ValueError(f"frames must be stored in chunks of up to {MAX_CHUNK}, got {observations.chunks}")
-    size, count, end = observations.chunks[0], len(observations), Path(group.file.filename).stat().st_size
-    if count > end * size:
-        raise ValueError(f"{end} bytes cannot hold {count} frames")
-    chunk_locations = np.zeros((-(-count // size), 2), np.int64)
-
-    def add_location(chunk: h5py.h5d.StoreInfo) -> None:
-        chunk_locations[chunk.chunk_offset[0] // size] = (chunk.byte_offset, chunk.size)
-
-    observations.id.chunk_iter(add_location)
-    if (chunk_locations < 0).any() or (chunk_locations[:, 1] == 0).any() or (chunk_locations.sum(axis=1) > end).any():
-        raise ValueError("a chunk of frames is missing, or outside of the file")
+    observations, chunk_locations = group["observations"], np.zeros((0, 2), np.int64)
+    size, count = 1, len(observations)
+    if observations.ndim > 2:
+        size, chunk_locations = _chunk_locations(group)
     actions, rewards, terminations, truncations = (
         _read_numbers(group, name, count - 1) for name in ("actions", "rewards", "terminations", "truncations")
     )
@@ -269,6 +288,25 @@ def _read_meta(group: h5py.Group) -> EpisodeMeta:
         size,
         chunk_locations,
     )
+
+
+def _chunk_locations(group: h5py.Group) -> tuple[int, np.ndarray]:
+    """Return the number of frames of a chunk, and the locations of the chunks."""
+    observations = group["observations"]
+    if observations.chunks is None or observations.chunks[1:] != FRAME or observations.chunks[0] > MAX_CHUNK:
+        raise ValueError(f"frames must be stored in chunks of up to {MAX_CHUNK}, got {observations.chunks}")
+    size, count, end = observations.chunks[0], len(observations), Path(group.file.filename).stat().st_size
+    if count > end * size:
+        raise ValueError(f"{end} bytes cannot hold {count} frames")
+    chunk_locations = np.zeros((-(-count // size), 2), np.int64)
+
+    def add_location(chunk: h5py.h5d.StoreInfo) -> None:
+        chunk_locations[chunk.chunk_offset[0] // size] = (chunk.byte_offset, chunk.size)
+
+    observations.id.chunk_iter(add_location)
+    if (chunk_locations < 0).any() or (chunk_locations[:, 1] == 0).any() or (chunk_locations.sum(axis=1) > end).any():
+        raise ValueError("a chunk of frames is missing, or outside of the file")
+    return size, chunk_locations
 
 
 class EpisodeStore(Protocol):
@@ -290,6 +328,11 @@ class EpisodeStore(Protocol):
     @property
     def action_dim(self) -> int:
         """Size of a Box action, or number of discrete actions."""
+        ...
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of an observation: (64, 64, 3), or (n,) for vectors."""
         ...
 
     @property

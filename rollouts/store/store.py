@@ -23,7 +23,6 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from worldmodel import VAE
 from worldmodel.io.files import atomic, read_json, write_json
 from worldmodel.io.migration import (
     STORE_METADATA,
@@ -34,12 +33,13 @@ from worldmodel.io.migration import (
     stored_env_options,
 )
 from worldmodel.io.paths import expand, folder_path
-from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.episode import FRAME, Episode
 from worldmodel.rollouts.store.datasets import Frames, Sequences, Windows
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, encode
 from worldmodel.rollouts.store.shards import FORMAT, EpisodeMeta, Reader, Shard, read_shard
 from worldmodel.rollouts.store.stall_termination import StallTerminated
 from worldmodel.training.progress import Progress, silent
+from worldmodel.vector_encoder import Encoder
 
 MAX_COUNT = 65_536
 """Maximum number of actions, and of episodes of a block."""
@@ -75,7 +75,10 @@ class Store:
         self.shards: list[Shard] = []
         for file in sorted((self.path / "shards").glob("*.h5")):
             try:
-                self.shards.append(read_shard(file))
+                self.shards.append(shard := read_shard(file))
+                if shard.observation_shape != self.observation_shape:
+                    del self.shards[-1]
+                    self.damaged[file.name] = f"{file} holds observations {shard.observation_shape}"
             except ValueError as error:
                 self.damaged[file.name] = str(error)
         self.reader = Reader()
@@ -99,6 +102,11 @@ class Store:
     def action_dim(self) -> int:
         """Size of a Box action, or number of discrete actions."""
         return int(self.metadata["action_dim"])
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of an observation: (64, 64, 3), or (n,) for vectors."""
+        return tuple(self.metadata.get("observation_shape", FRAME))
 
     @property
     def max_idle_steps(self) -> int | None:
@@ -168,8 +176,10 @@ class Store:
         """Return windows of frames, actions and rewards, for joint training of VAE and memory."""
         return Windows(self, seq_len)
 
-    def latents(self, vae: VAE, progress: Progress | bool = silent, stall_delay: int | None = None) -> EncodedDataset:
-        """Return the frames encoded by ``vae``; they are encoded once and stored with the shards.
+    def latents(
+        self, vae: Encoder, progress: Progress | bool = silent, stall_delay: int | None = None
+    ) -> EncodedDataset:
+        """Return the frames or vectors encoded by ``vae``; they are encoded once and stored with the shards.
 
         Args:
             vae: Encoder.
@@ -178,7 +188,8 @@ class Store:
                 (`rollouts.store.stall_termination.StallTerminated`). None: it does not.
 
         Raises:
-            ValueError: ``stall_delay`` is out of range, or the episodes were collected without ``max_idle_steps``.
+            ValueError: ``stall_delay`` is out of range, the episodes were collected without ``max_idle_steps``, or ``vae``
+                encodes other observations.
         """
         if stall_delay is None:
             return encode(self, vae, progress)
@@ -188,7 +199,7 @@ class Store:
 
     def sequences(
         self,
-        vae: VAE,
+        vae: Encoder,
         seq_len: int = 32,
         latent_targets: str = "sample",
         weights: np.ndarray | None = None,
@@ -240,12 +251,16 @@ def validate_metadata(metadata: Any, path: Path) -> None:
         "env_options": dict,
         "episodes_per_shard": int,
         "policy_changes": list,
+        "observation_shape": list,
     }
     for name, kind in kinds.items():
         value = metadata.get(name)
         invalid = not isinstance(value, kind) or (kind is int and not 1 <= metadata[name] <= MAX_COUNT)
         if invalid and (value is not None or name in ("env", "discrete", "action_dim")):
             raise ValueError(f"{path} must hold a valid {name}, got {str(value)[:40]!r}")
+    shape = metadata.get("observation_shape") or [1]
+    if not all(type(size) is int and 1 <= size <= MAX_COUNT for size in shape):
+        raise ValueError(f"{path} must hold a valid observation_shape, got {str(shape)[:40]!r}")
     max_idle_steps = metadata.get("max_idle_steps")
     if max_idle_steps is not None and not (type(max_idle_steps) is int and max_idle_steps > 0):
         raise ValueError(f"{path} must hold a valid max_idle_steps, got {str(max_idle_steps)[:40]!r}")
@@ -299,12 +314,12 @@ def write_minari_index(store: Store, space: Any, can_be_made: bool) -> None:
         "minari_version": MINARI_VERSION,
         "dataset_id": minari_id(store.path),
         "algorithm_name": store.metadata.get("policy", ""),
-        "observation_space": _space_json(spaces.Box(0, 255, (64, 64, 3), np.uint8)),
+        "observation_space": _space_json(_observation_space(store.observation_shape)),
         "action_space": _space_json(space),
         "total_episodes": len(store),
         "total_steps": store.steps,
         "dataset_size": round(sum(shard.path.stat().st_size for shard in store.shards) / 1e6, 1),
-        "description": f"{len(store)} episodes of {store.env}, 64x64 frames",
+        "description": f"{len(store)} episodes of {store.env}, observations {store.observation_shape}",
     }
     if can_be_made:
         options = {"id": store.env, **(store.metadata.get("env_options") or {})}
@@ -330,6 +345,11 @@ def _remove_older_index(folder: Path) -> None:
             links.unlink()
             (folder / "metadata.json").unlink(missing_ok=True)
             folder.rmdir()
+
+
+def _observation_space(shape: tuple[int, ...]) -> spaces.Box:
+    """Return the space of frames, or of vectors."""
+    return spaces.Box(0, 255, shape, np.uint8) if shape == FRAME else spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
 def _space_json(space: Any) -> str:

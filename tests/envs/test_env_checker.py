@@ -6,8 +6,8 @@ import pytest
 from gymnasium import spaces
 
 from worldmodel import envs
+from worldmodel.envs.adapters import to_pixels
 from worldmodel.envs.env_checker import validate_reward
-from worldmodel.envs.pixels import to_pixels
 
 IMAGES = spaces.Box(0, 255, (48, 96, 3), np.uint8)
 VECTORS = spaces.Box(-1, 1, (4,), np.float32)

@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 from tests import toys
 from worldmodel import envs
-from worldmodel.envs.pixels import to_pixels
+from worldmodel.envs.adapters import to_pixels
 from worldmodel.envs.wrappers import RescaleBoxAction, ZeroBasedDiscrete, resize_frame
 
 IDS = {

@@ -20,7 +20,7 @@ from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents import Agent, LinearController
-from worldmodel.envs.wrappers import PixelEnv
+from worldmodel.envs.wrappers import StandardEnv
 from worldmodel.io.files import locked
 from worldmodel.rollouts.collect import episode_seed
 from worldmodel.rollouts.episode import TEST_SEEDS, training_seeds
@@ -302,7 +302,7 @@ def test_runs_with_different_seeds_share_no_episode():
 
 
 def test_frames_of_an_environment_that_reuses_its_array_are_copied():
-    class Reusing(PixelEnv, toys.Counter):
+    class Reusing(StandardEnv, toys.Counter):
         frame = np.zeros((64, 64, 3), np.uint8)
 
         def _frame(self):

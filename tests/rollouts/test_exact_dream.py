@@ -2,12 +2,13 @@
 
 import gymnasium
 import numpy as np
+import pytest
 import torch
 from gymnasium import spaces
 from torch import nn
 
 from tests.tolerance import assert_same_sums
-from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts
+from worldmodel import RMDN, VAE, Memory, VectorEncoder, WorldModel, envs, rollouts
 from worldmodel.distributions import GaussianMixture
 from worldmodel.mdn_rnn import State
 from worldmodel.memory import reward_support
@@ -21,8 +22,15 @@ class Slope(gymnasium.Env):
 
     action_space = spaces.Box(-1, 1, (1,), np.float32)
 
-    def __init__(self, position: float, speed: float) -> None:
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def __init__(self, position: float = 0.0, speed: float = 0.0) -> None:
         self.x, self.v = position, speed
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x, self.v = self.np_random.uniform(-1, 1, 2)
+        return np.array([self.x, self.v], np.float32), {}
 
     def step(self, action):
         self.x, self.v = self.x + 0.1 * self.v, 0.98 * self.v + 0.3 * float(action[0]) + 0.05
@@ -109,3 +117,54 @@ def test_a_dream_with_the_exact_model_equals_the_environment():
             assert_same_sums(dreams.returns[p, n], total, count=steps, terms=memory.support[list(REWARDS)])
             ended += terminated
     assert 0 < ended < 35
+
+
+class Standardized(nn.Module):
+    """A head of the exact model behind a change of coordinates: it gets the vectors that the latents encode."""
+
+    def __init__(self, head, encoder):
+        super().__init__()
+        self.head, self.encoder = head, encoder
+
+    def forward(self, hidden):
+        vector = self.encoder.decode(hidden[..., :2].flatten(0, -2)).view(*hidden.shape[:-1], 2)
+        return self.head(torch.cat((vector, hidden[..., 2:]), dim=-1))
+
+
+class StandardizedSlope(SlopeDensity):
+    """The dynamics of Slope in the coordinates of an encoder."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.rule = encoder, Standardized(self.law, encoder)
+
+    def distribution(self, hidden):
+        loc = ((self.rule(hidden) - self.encoder.mean) / self.encoder.scale)[..., None, :]
+        return GaussianMixture(torch.zeros_like(loc[..., 0]), loc, torch.full_like(loc, NEARLY_EXACT))
+
+
+def test_the_dream_env_of_vectors_with_the_exact_model_equals_the_environment(tmp_path):
+    """Collect, standardize, dream: observations, rewards and ends are those of the environment."""
+    store = rollouts.collect(Slope, "uniform", 6, 1, out=tmp_path, max_steps=9, env_options={"observation": "vector"})
+    encoder = VectorEncoder.for_store(store)
+    memory, density = Memory(RMDN(3, 2, hidden_size=3)), StandardizedSlope(encoder)
+    memory.density, memory.reward_head, memory.termination_head = (
+        density,
+        Standardized(RewardHead(density.law), encoder),
+        Standardized(TerminationHead(density.law), encoder),
+    )
+    dream = envs.DreamEnv(WorldModel(encoder, memory, store), store.latents(encoder), horizon=60)
+    assert dream.observation_space.shape == (2,)
+    ended = 0
+    for seed in range(8):
+        observation, _ = dream.reset(seed=seed)
+        env, over, rng = Slope(*observation.astype(float)), False, np.random.default_rng(seed)
+        while not over:
+            action = rng.uniform(-1, 1, 1).astype(np.float32) + 0.4
+            observation, reward, terminated, truncated, _ = dream.step(action)
+            expected, real_reward, real_terminated, *_ = env.step(action.clip(-1, 1))
+            np.testing.assert_allclose(observation, expected, atol=1e-3)
+            assert (reward, terminated) == (pytest.approx(real_reward), real_terminated)
+            over = terminated or truncated
+        ended += terminated
+    assert ended

@@ -27,8 +27,8 @@ from worldmodel.io.paths import folder_path
 def build_run(parser: Parser) -> None:
     """Run all stages on one environment: collect, train, evolve in dreams and in the environment, evaluate, report.
 
-    ENV is car-racing, mario, doom-take-cover, or the id of any Gymnasium environment that renders pixels. The same command
-    continues a stopped run.
+    ENV is car-racing, mario, doom-take-cover, or the id of any Gymnasium environment. It learns from frames, or from the
+    numbers that the environment observes with --env_options.observation vector. The same command continues a stopped run.
     """
     parser.add_argument(
         "env_id", metavar="ENV", type=str, help="car-racing, mario, doom-take-cover, or an environment id"

@@ -1,6 +1,6 @@
-"""Make any Gymnasium environment with pixels show 64x64 frames and take standard actions.
+"""Make any Gymnasium environment show 64x64 frames, or vectors of numbers, and take standard actions.
 
-Start reading at `to_pixels`.
+Start reading at `to_pixels` and `to_vector`.
 """
 
 import os
@@ -22,60 +22,72 @@ from worldmodel.envs.env_checker import (
 from worldmodel.envs.wrappers import (
     FRAME_SPACE,
     ActionRepeat,
-    PixelEnv,
     RescaleBoxAction,
     ResizeFrame,
+    StandardEnv,
+    VectorObservation,
     ZeroBasedDiscrete,
+    is_vector_space,
+    why_not_vector,
 )
 
 RGB_ARRAY = "rgb_array"
 
 
-def make_pixel_env(id: str, action_repeat: int = 1, **options: Any) -> gymnasium.Env[Any, Any]:
-    """Make a Gymnasium environment with 64x64 frames and standard actions.
+def make_adapted(
+    id: str, action_repeat: int = 1, observation: str = "pixels", **options: Any
+) -> gymnasium.Env[Any, Any]:
+    """Make a Gymnasium environment with standard observations and actions.
 
     Args:
         id: Gymnasium id ("module:id" imports the module first).
         action_repeat: Number of game frames per step.
+        observation: "pixels" or "vector".
         options: Further arguments of `gymnasium.make`.
 
     Raises:
-        ValueError: The environment shows no pixels, its action space is not supported, a dependency is missing, or an
-            option is unknown.
+        ValueError: The environment does not show what ``observation`` asks for, its action space is not supported, a
+            dependency is missing, or an option is unknown.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    env = _make(id, options)
+    env = _make(id, options, renders=observation == "pixels")
     game: Any = getattr(env.unwrapped, "game", None)
     if hasattr(game, "set_doom_config_path"):
         from worldmodel.envs.doom import start_game
 
         start_game(game)
     try:
-        return to_pixels(env, action_repeat)
+        return adapt(env, action_repeat, observation)
     except ValueError as error:
         env.close()
         raise ValueError(f"{id}: {error}") from None
 
 
-def _make(id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """Call `gymnasium.make`, with ``render_mode`` if the environment takes it."""
+def _make(id: str, options: dict[str, Any], renders: bool) -> gymnasium.Env[Any, Any]:
+    """Call `gymnasium.make`; if it ``renders``, with ``render_mode`` if the environment takes it."""
     kwargs = {"disable_env_checker": True, **options}
+    render_mode = {"render_mode": RGB_ARRAY} if renders else {}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not in the possible render_modes")  # checked in `to_pixels`
-            return gymnasium.make(id, **{"render_mode": RGB_ARRAY, **kwargs})
+            return gymnasium.make(id, **(render_mode | kwargs))
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"{id} needs another package: {error}") from None
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:
-        if "render_mode" not in options and isinstance(error, TypeError | ValueError | AssertionError):
+        if render_mode.keys() - options and isinstance(error, TypeError | ValueError | AssertionError):
             try:  # an environment with image observations need not render
                 return gymnasium.make(id, **kwargs)
             except (Exception, SystemExit) as second:
                 error = second if "render_mode" in str(error) else error
         raise ValueError(f"{id} cannot be made with {options or 'its defaults'}: {describe_error(error)}") from error
+
+
+def adapt(env: gymnasium.Env[Any, Any], action_repeat: int = 1, observation: str = "pixels") -> gymnasium.Env[Any, Any]:
+    """Wrap an environment with `to_pixels` or `to_vector`."""
+    return (to_vector if observation == "vector" else to_pixels)(env, action_repeat)
 
 
 def to_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium.Env[Any, Any]:
@@ -91,23 +103,51 @@ def to_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium
         ValueError: It is not a Gymnasium environment, it shows no pixels, or its actions are neither Box nor Discrete.
     """
     validate_env(env)
-    space = env.action_space
-    if (
-        any(isinstance(layer, PixelEnv) for layer in iter_wrappers(env))
-        and env.observation_space == FRAME_SPACE
-        and is_standard_action_space(space)
-    ):
+    if is_standard(env) and env.observation_space == FRAME_SPACE:
         return env if action_repeat == 1 else ActionRepeat(env, action_repeat)
     if renders := not is_image_space(env.observation_space):
         validate_rendering(env)
-    env = EnvChecker(env)
+    return ResizeFrame(ActionRepeat(standard_actions(EnvChecker(env)), action_repeat), renders)
+
+
+def to_vector(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium.Env[Any, Any]:
+    """Wrap an environment so that it observes one vector of numbers, float32 (n,), and takes standard actions.
+
+    A Discrete observation becomes one-hot, the parts of a Dict or a Tuple follow each other (`gymnasium.spaces.flatten`).
+
+    Args:
+        env: Gymnasium environment.
+        action_repeat: Number of game frames per step.
+
+    Raises:
+        ValueError: It is not a Gymnasium environment, it observes images or no fixed amount of numbers, or its actions are
+            neither Box nor Discrete.
+    """
+    validate_env(env)
+    if is_standard(env) and is_vector_space(env.observation_space):
+        return env if action_repeat == 1 else ActionRepeat(env, action_repeat)
+    return VectorObservation(ActionRepeat(standard_actions(EnvChecker(env)), action_repeat))
+
+
+def is_standard(env: gymnasium.Env[Any, Any]) -> bool:
+    """Whether an environment already has standard actions, and standard observations below its outermost wrappers."""
+    return any(isinstance(layer, StandardEnv) for layer in iter_wrappers(env)) and is_standard_action_space(
+        env.action_space
+    )
+
+
+def standard_actions(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """Wrap an environment so that its actions are Discrete from 0 on, or a Box (n,) in [-1, 1].
+
+    Raises:
+        ValueError: They are neither Box nor Discrete.
+    """
+    space = env.action_space
     if isinstance(space, spaces.Discrete):
-        env = ZeroBasedDiscrete(env) if space.start else env
-    elif isinstance(space, spaces.Box):
-        env = RescaleBoxAction(env)
-    else:
-        raise ValueError(f"action space must be Box or Discrete, got {summarize_space(space)}")
-    return ResizeFrame(ActionRepeat(env, action_repeat), renders)
+        return ZeroBasedDiscrete(env) if space.start else env
+    if isinstance(space, spaces.Box):
+        return RescaleBoxAction(env)
+    raise ValueError(f"action space must be Box or Discrete, got {summarize_space(space)}")
 
 
 def is_standard_action_space(space: gymnasium.Space[Any]) -> bool:
@@ -128,7 +168,8 @@ def validate_rendering(env: gymnasium.Env[Any, Any]) -> None:
     modes = (env.metadata or {}).get("render_modes") or []
     problem = f"no pixels: it observes {summarize_space(env.observation_space)}{_why_not_images(env.observation_space)}"
     if RGB_ARRAY not in modes:
-        raise ValueError(f"{problem} and renders {', '.join(map(str, modes)) or 'nothing'}, not {RGB_ARRAY}")
+        cure = "" if why_not_vector(env.observation_space) else '; observation="vector" learns from its numbers'
+        raise ValueError(f"{problem} and renders {', '.join(map(str, modes)) or 'nothing'}, not {RGB_ARRAY}{cure}")
     if env.spec is not None and env.spec.kwargs.get("render_mode") == RGB_ARRAY:
         raise ValueError(f"{problem} and does not set its render mode: self.render_mode = render_mode in __init__")
     raise ValueError(f'{problem} and has the render mode {env.render_mode}: make it with render_mode="{RGB_ARRAY}"')
