@@ -28,6 +28,8 @@ OLDER_IDS = {"envs:FastCarRacing": "FastCarRacing"} | {
 CAR_RACING_IDS = ("CarRacing", "CarRacing-v3", "FastCarRacing")
 OBSERVATIONS = ("pixels", "vector")
 """What an environment shows: frames of 64x64 pixels, or its own numbers."""
+UNKNOWN_ENV = "an unknown environment"
+"""The environment of a store of imported episodes for which none was named."""
 MAX_ACTION_REPEAT = 1000
 """Maximum number of game frames per step; above it, a whole episode of the supported games is one step."""
 
@@ -89,6 +91,11 @@ def imported_module(id: str) -> str | None:
     """Return the module that an id names, such as ``my_package`` of ``my_package:MyGame-v0``; None without one."""
     module, colon, _ = _without_own_module(id).partition(":")
     return module if colon else None
+
+
+def env_words(env: str) -> list[str]:
+    """Return the words with which a printed command names a store's environment, if it is unknown or imports a module."""
+    return ["--env", "ENV" if env == UNKNOWN_ENV else env] if env == UNKNOWN_ENV or imported_module(env) else []
 
 
 def _without_own_module(id: str) -> str:

@@ -95,6 +95,28 @@ def validate_image(what: str, image: Any) -> np.ndarray:
     return image
 
 
+def rescale_actions(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Map actions (T, ...) linearly from finite bounds to (T, n) float32 in [-1, 1].
+
+    Raises:
+        ValueError: The actions have another size, or one is out of bounds.
+    """
+    values, low, high = (np.asarray(numbers, np.float64) for numbers in (actions, low, high))
+    size = int(np.prod(low.shape))
+    if values.size != len(values) * size:
+        raise ValueError(f"actions must have shape (T, {size}), got {values.shape}")
+    values, low, high = values.reshape(len(values), size), low.reshape(size), high.reshape(size)
+    slack = 1e-3 * (high - low)  # half precision
+    if not ((values >= low - slack) & (values <= high + slack)).all():
+        bounds = f"from {low.tolist()} to {high.tolist()}"
+        raise ValueError(
+            f"actions must be {bounds}, got {values.min(axis=0).tolist()} to {values.max(axis=0).tolist()}"
+        )
+    if not ((low == -1) & (high == 1)).all():
+        values = 2 * (values - low) / np.where(high > low, high - low, 1) - 1
+    return values.clip(-1, 1).astype(np.float32)
+
+
 class StandardEnv:
     """Marks environments with 64x64 frames or vectors, and standard actions."""
 
@@ -192,6 +214,10 @@ class RescaleBoxAction(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructor
         self.shape, self.dtype = space.shape, space.dtype
         self.action_space = spaces.Box(-1, 1, (int(np.prod(space.shape)),), np.float32)
 
+    def standard_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Map actions (T, ...) within the environment's bounds to (T, n) in [-1, 1]."""
+        return rescale_actions(actions, self.low, self.high)
+
     def action(self, action: np.ndarray) -> np.ndarray:
         """Map an action to the environment's bounds."""
         fraction = (np.clip(np.asarray(action, np.float64), -1, 1).reshape(self.shape) + 1) / 2
@@ -208,6 +234,10 @@ class ZeroBasedDiscrete(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructo
         assert isinstance(space, spaces.Discrete)
         self.start = int(space.start)
         self.action_space = spaces.Discrete(int(space.n))
+
+    def standard_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Subtract the environment's first action number."""
+        return actions - self.start
 
     def action(self, action: Any) -> int:
         """Add the environment's first action number."""

@@ -12,7 +12,9 @@ from worldmodel.rollouts.fitness_wrappers import HardEpisodes, StateResets
 from worldmodel.rollouts.policy.policies import MixturePolicy, Policy, smooth_random, uniform
 from worldmodel.rollouts.runner import play
 from worldmodel.rollouts.store.dream_store import write_dreams
+from worldmodel.rollouts.store.sources import import_from
 from worldmodel.rollouts.store.store import Store
+from worldmodel.rollouts.store.write import write
 
 __all__ = [
     "DreamFitness",
@@ -31,9 +33,11 @@ __all__ = [
     "disagreement",
     "dream",
     "estimate_collection",
+    "import_from",
     "play",
     "smooth_random",
     "uniform",
+    "write",
     "write_dreams",
 ]
 

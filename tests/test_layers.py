@@ -15,7 +15,7 @@ ONLY_IN = {
     "cv2": ("envs",),
     "cma": ("agents/evolution/cma_es.py",),
     "matplotlib": ("agents/analysis/plots.py",),
-    "av": ("agents/analysis/video.py",),
+    "av": ("agents/analysis/video.py", "rollouts/store/sources.py"),
     **dict.fromkeys(
         ("pickle", "dill", "cloudpickle"), ("rollouts/executors/workers.py", "worldmodel/corpora/safe_pickle.py")
     ),

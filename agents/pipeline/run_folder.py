@@ -12,7 +12,7 @@ from worldmodel import WorldModel, rollouts
 from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.shell import command
-from worldmodel.envs.registration import imported_module
+from worldmodel.envs.registration import env_words
 from worldmodel.io.files import error_context, locked, read_json, write_json
 from worldmodel.io.migration import DENSITY_STAGES, renamed, training_settings
 from worldmodel.io.paths import folder_path
@@ -144,8 +144,8 @@ class Run:
         name, _, words = outputs[stage]
         if stage == 3 and where == "game":  # the quick presets of some games evolve in dreams alone
             words += ("--game.generations", "20")
-        if stage == 3 and self.rollouts_folder.is_dir() and imported_module(env := self.store().env):
-            words += ("--env", env)
+        if stage == 3 and self.rollouts_folder.is_dir():
+            words += tuple(env_words(self.store().env))
         return ValueError(f"{self.folder} has no {name} yet: {command('worldmodel', *words)}")
 
     def reports(self) -> dict[str, Report]:

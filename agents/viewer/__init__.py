@@ -21,7 +21,7 @@ from worldmodel.agents.viewer.controls import controls
 from worldmodel.agents.viewer.fidelity import Fidelity, measure_run
 from worldmodel.agents.viewer.game import game_facts
 from worldmodel.agents.viewer.session import SPEEDS, Scene
-from worldmodel.envs.registration import imported_module
+from worldmodel.envs.registration import env_words, imported_module
 from worldmodel.io.paths import expand
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.start_states import EncodedEpisodes
@@ -133,9 +133,8 @@ def _scene(
     """Build a scene with the speed and the action names of the requested or, without a request, the saved environment."""
     env, make, notes = requested_env or saved_env, _env_factory(requested_env, saved_env, options), list[str]()
     if saved_env and make is None:
-        notes.append(
-            f"The real game is not shown: {saved_env} imports a module. If you trust it, add --env {saved_env}."
-        )
+        trust = " imports a module. If you trust it" if imported_module(saved_env) else ", whose rollouts were imported"
+        notes.append(f"The real game is not shown: {saved_env}{trust}, add {' '.join(env_words(saved_env))}.")
     try:
         game = game_facts(env, options, make)
     except (ValueError, ImportError) as error:
@@ -155,6 +154,6 @@ def _env_factory(
     """Return a factory of the requested or the saved environment; None: no environment, or a saved id with a module."""
     if not (requested_env or saved_env):
         return None
-    if requested_env or not imported_module(saved_env):
+    if requested_env or not env_words(saved_env):
         return partial(envs.make, requested_env or saved_env, **options)
     return None

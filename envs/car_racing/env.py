@@ -12,10 +12,12 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from worldmodel.envs.wrappers import FRAME_SPACE, StandardEnv, resize_frame
+from worldmodel.envs.wrappers import FRAME_SPACE, StandardEnv, rescale_actions, resize_frame
 
+FRAME_ROWS = 96
+"""Number of rows, and of columns, of the official frame."""
 HUD_ROWS = 12
-"""Number of rows of the 96x96 frame that the bar with speed and score (HUD) covers."""
+"""Number of rows of the official frame that the bar with speed and score (HUD) covers."""
 
 
 class CarRacing(StandardEnv, gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -51,6 +53,7 @@ class CarRacing(StandardEnv, gymnasium.Wrapper[Any, Any, Any, Any], RecordConstr
         game: Any = env.unwrapped
         self._game = game
         self._original_render: Callable[[str], Any] = self._game._render
+        self._show_hud = show_hud
         self._crop_bottom = 0 if show_hud or env.observation_space.shape == FRAME_SPACE.shape else HUD_ROWS
         self._skip_render = False
         self._game._render = self._render
@@ -85,6 +88,18 @@ class CarRacing(StandardEnv, gymnasium.Wrapper[Any, Any, Any, Any], RecordConstr
         """Close the game and free its memory."""
         self.env.close()
         destroy_bodies(self._game)
+
+    def standard_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Map actions (T, 3) of the official game (steer, gas, brake) to [-1, 1]; discrete ones stay."""
+        if not self.continuous:
+            return actions
+        steer, gas, brake = rescale_actions(actions, np.array([-1, 0, 0]), np.ones(3)).T
+        return np.stack([steer, gas, (brake + 1) / 2], axis=1)
+
+    def standard_frame(self, image: np.ndarray) -> np.ndarray:
+        """Crop a frame (96, 96, 3) of the official game as ``show_hud`` says, and resize it; others are resized."""
+        official = image.shape[:2] == (FRAME_ROWS, FRAME_ROWS)
+        return resize_frame(image, HUD_ROWS if official and not self._show_hud else 0)
 
     def _game_action(self, action: Any) -> Any:
         if not self.continuous:

@@ -47,6 +47,8 @@ MINARI_VERSION = "0.5.3"
 """Version of Minari whose layout the index has: the oldest that the extra allows. (Minari compares this text with the
 versions it supports.)"""
 MINARI_FOLDER = "minari-v0"
+FRAMES_ENV_ID = "worldmodel/Frames-v0"
+"""Id in Minari's specification of an environment that `envs.make` makes."""
 NAMESPACE = re.compile(r"[-_\w][-_\w/]*[-_\w]")
 """Folder names that Minari accepts above a dataset; with another name its listing fails for all datasets."""
 
@@ -324,7 +326,7 @@ def write_minari_index(store: Store, space: Any, can_be_made: bool) -> None:
     if can_be_made:
         options = {"id": store.env, **(store.metadata.get("env_options") or {})}
         spec = EnvSpec(
-            "worldmodel/Frames-v0",
+            FRAMES_ENV_ID,
             "worldmodel.envs.registration:make",
             order_enforce=False,
             disable_env_checker=True,

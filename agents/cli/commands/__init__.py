@@ -12,6 +12,7 @@ from worldmodel.agents.cli.commands import (
     evaluate,
     evolve,
     export,
+    import_rollouts,
     inspect,
     play,
     run,
@@ -24,6 +25,7 @@ from worldmodel.agents.cli.commands.common import Command, set_preset, trained
 COMMANDS = {
     "run": Command(run.build_run, run.run, run.preset),
     "collect": Command(collect.build_collect, collect.collect, set_preset),
+    "import": Command(import_rollouts.build_import, import_rollouts.import_rollouts),
     "train vae": Command(train_vae.build_train_vae, train_vae.train_vae, trained("vae")),
     "train memory": Command(train_memory.build_train_memory, train_memory.train_memory, trained("memory")),
     "evolve": Command(evolve.build_evolve, evolve.evolve, set_preset),

@@ -146,13 +146,15 @@ def game_asked(env: str | None, kept: str, folder: Path) -> str:
     """Return the environment that was given, else the one named in a folder's files.
 
     Raises:
-        ValueError: Making the environment that the files name would import a module: an untrusted folder must not choose
+        ValueError: The files name no environment, or making it would import a module: an untrusted folder must not choose
             which code runs.
     """
-    from worldmodel.envs.registration import imported_module
+    from worldmodel.envs.registration import UNKNOWN_ENV, imported_module
 
     if env:
         return ENV_ALIASES.get(env, env)
+    if kept == UNKNOWN_ENV:
+        raise ValueError(f"{folder} has imported rollouts of {kept}: name it with --env ENV")
     if module := imported_module(kept):
         raise ValueError(
             f"{folder} names the environment {kept!r}, which imports {module}: if you trust it, add --env {kept}"
@@ -161,11 +163,10 @@ def game_asked(env: str | None, kept: str, folder: Path) -> str:
 
 
 def env_words(run: Any) -> list[str]:
-    """Return ``--env ENV`` for a printed command, if making the run's environment imports a module; else no words."""
-    from worldmodel.envs.registration import imported_module
+    """Return ``--env ENV`` for a printed command, if the run's environment is unknown or imports a module; else no words."""
+    from worldmodel.envs import registration
 
-    env = run.store().env
-    return ["--env", env] if imported_module(env) else []
+    return registration.env_words(run.store().env)
 
 
 def scan_argv(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:

@@ -1,0 +1,380 @@
+"""Write episodes that somebody already has into a store. Start reading at `write`.
+
+The shards come first and ``metadata.json`` last. A folder without it is no store, so an interrupted call leaves nothing that
+looks whole.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from worldmodel.envs.env_checker import MAX_FLOAT32
+from worldmodel.envs.registration import UNKNOWN_ENV
+from worldmodel.envs.wrappers import MAX_ACTIONS, action_kind, resize_frame, validate_image
+from worldmodel.io.files import locked, read_json, write_bytes, write_json
+from worldmodel.io.paths import folder_path
+from worldmodel.rollouts.env_cache import make_portable, probe_env
+from worldmodel.rollouts.episode import FRAME, Episode
+from worldmodel.rollouts.store.shards import FORMAT, Reader, Shard, read_shard, shard_bytes
+from worldmodel.rollouts.store.store import Store, minari_index, write_minari_index
+from worldmodel.validation import validate_optional_positive_int, validate_options
+
+DREAM_ENV_ID = "worldmodel.envs:worldmodel/Dream-v0"
+"""Environment id in the metadata of a store of dreams."""
+FIELDS = ("frames", "actions", "rewards", "terminated", "truncated")
+"""Fields of an episode, in the order of a tuple."""
+EPISODES_PER_SHARD = 10
+UNFINISHED = ".unfinished.json"
+"""File of a folder whose episodes are being written: the source of the episodes."""
+
+
+class ActionKind(NamedTuple):
+    """Kind of the actions of all episodes of a store."""
+
+    discrete: bool
+    size: int
+    """Size of a Box action, or number of discrete actions; 0: unknown."""
+
+    @classmethod
+    def of(cls, space: spaces.Space[Any]) -> "ActionKind":
+        """Return the kind of an action space."""
+        kind, size = action_kind(space)
+        return cls(kind == "discrete", size)
+
+    @classmethod
+    def first(cls, episode: Episode, known: "ActionKind | None" = None) -> "ActionKind":
+        """Return the kind that an episode's actions have, without the number of discrete actions; ``known`` if given."""
+        discrete = episode.actions.ndim == 1
+        return known or cls(discrete, 0 if discrete else episode.actions.shape[1])
+
+    def validate(self, episode: Episode) -> None:
+        """Check an episode's actions.
+
+        Raises:
+            ValueError: They are of another kind.
+        """
+        actions = episode.actions
+        fits = (actions.ndim == 1) == self.discrete
+        if not fits or (int(actions.max()) >= self.size > 0 if self.discrete else actions.shape[1] != self.size):
+            found = f"{_about(actions)} up to {actions.max()}"
+            raise ValueError(f"episode {episode.index}: actions must be {self}, got {found}")
+
+    def __str__(self) -> str:
+        """Return a description for messages."""
+        if self.discrete:
+            return f"whole numbers from 0 to {self.size - 1}" if self.size else "whole numbers from 0"
+        return f"(T, {self.size}) floats"
+
+
+def write(
+    episodes: Iterable[Episode | Mapping[str, Any] | tuple[Any, ...]],
+    out: str | os.PathLike[str],
+    env: str | None = None,
+    env_options: dict[str, Any] | None = None,
+    num_actions: int | None = None,
+) -> Store:
+    """Write episodes into a new store.
+
+    Args:
+        episodes: Episodes, or dictionaries or tuples of their fields: frames (T + 1, H, W, 3) uint8 or
+            vectors (T + 1, n) of floats, actions (T, n) floats in
+            [-1, 1] or (T,) whole numbers from 0, rewards (T,), terminated, and optionally truncated (default: not
+            terminated). With T frames, the last action and its reward are dropped. Frames are resized to 64x64.
+        out: Path of the store; a new or empty folder, or that of an interrupted call, which is then repeated.
+        env: Id for `envs.make` of the environment of the episodes. None: unknown.
+        env_options: Further arguments of `envs.make`.
+        num_actions: Number of discrete actions. None: that of ``env``, else the largest action plus one.
+
+    Raises:
+        ValueError: An episode is invalid (the message has its position, the field, what was expected and what came), or
+            the folder holds something else.
+
+    Example:
+        >>> import tempfile
+        >>> rng = np.random.default_rng(1)
+        >>> frames = rng.integers(0, 256, (6, 48, 96, 3), np.uint8)
+        >>> episode = {"frames": frames, "actions": rng.uniform(-1, 1, (5, 2)), "rewards": np.ones(5), "terminated": True}
+        >>> store = write([episode, episode], tempfile.mkdtemp())
+        >>> len(store), store.steps, store.action_dim, store.episode(0).frames.shape
+        (2, 10, 2, (6, 64, 64, 3))
+    """
+    validate_optional_positive_int(num_actions=num_actions)
+    options = validated_options(env_options)
+    kind = ActionKind(True, num_actions) if num_actions else None
+    if env is not None:
+        kind = ActionKind.of(probe_env(make_portable(env), options)[0])
+    converted = (to_episode(one, f"episode {number}") for number, one in enumerate(episodes))
+    return write_store(converted, folder_path(out, "out"), store_metadata(env, options), kind)
+
+
+def validated_options(env_options: dict[str, Any] | None) -> dict[str, Any]:
+    """Return options as a JSON file returns them.
+
+    Raises:
+        ValueError: They are not JSON.
+    """
+    validate_options(env_options={} if env_options is None else env_options)
+    options: dict[str, Any] = json.loads(json.dumps(env_options or {}))
+    return options
+
+
+def store_metadata(env: str | None, env_options: dict[str, Any], policy: str = "imported") -> dict[str, Any]:
+    """Return metadata of a store of episodes from elsewhere, without the kind of actions."""
+    return {
+        "format": FORMAT,
+        "env": env or UNKNOWN_ENV,
+        "env_options": env_options,
+        "policy": policy,
+        "seed": 0,
+        "max_steps": None,
+        "episodes_per_shard": EPISODES_PER_SHARD,
+    }
+
+
+def to_episode(
+    episode: Episode | Mapping[str, Any] | tuple[Any, ...],
+    name: str,
+    to_frame: Callable[[np.ndarray], np.ndarray] = resize_frame,
+) -> Episode:
+    """Convert an episode's fields, and check them.
+
+    Args:
+        episode: As in `write`.
+        name: Name of the episode in messages.
+        to_frame: Function that resizes an image.
+
+    Raises:
+        ValueError: A field is missing or invalid.
+    """
+    try:
+        if isinstance(episode, Episode):
+            episode = {field: getattr(episode, field) for field in (*FIELDS, "seed")}
+        fields = dict(episode if isinstance(episode, Mapping) else zip(FIELDS, _values(episode), strict=False))
+        if missing := [field for field in FIELDS[:4] if field not in fields]:
+            raise ValueError(f"{missing[0]} is missing: an episode must have {', '.join(FIELDS[:4])}")
+        if unknown := sorted(map(str, fields.keys() - {*FIELDS, "seed"})):
+            raise ValueError(f"{unknown[0]} must be one of {', '.join(FIELDS)}")
+        actions, rewards = to_actions(fields["actions"]), to_rewards(fields["rewards"])
+        frames = to_frames(fields["frames"], to_frame)
+        counts = len(frames), len(actions), len(rewards)
+        if counts[1] != counts[2] or counts[0] - counts[1] not in (0, 1):
+            raise ValueError(f"frames, actions and rewards must have T + 1 (or T), T and T rows, got {counts}")
+        terminated = to_flag("terminated", fields["terminated"], len(actions))
+        truncated = to_flag("truncated", fields.get("truncated", not terminated), len(actions))
+        steps = len(frames) - 1
+        if steps < 1:
+            raise ValueError(f"frames must show at least one step, got {len(frames)} frames")
+        return Episode(frames, actions[:steps], rewards[:steps], terminated, truncated, int(fields.get("seed", 0)))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _values(episode: Any) -> tuple[Any, ...]:
+    """Return the fields of a tuple.
+
+    Raises:
+        ValueError: It is something else, or of another length.
+    """
+    if not isinstance(episode, tuple | list) or not 4 <= len(episode) <= len(FIELDS):
+        found = f"{len(episode)} values" if isinstance(episode, tuple | list) else type(episode).__name__
+        raise ValueError(
+            f"an episode must be an Episode, a dictionary or a tuple of {', '.join(FIELDS[:4])}, got {found}"
+        )
+    return tuple(episode)
+
+
+def to_frames(images: Any, to_frame: Callable[[np.ndarray], np.ndarray] = resize_frame) -> np.ndarray:
+    """Convert images (N, H, W), (N, H, W, C) or a list of them to (N, 64, 64, 3) uint8, as environments show them.
+
+    Vectors (N, n) of floats become single precision.
+
+    Raises:
+        ValueError: They are not images, or not finite.
+    """
+    if isinstance(images, np.ndarray) and images.ndim == 2 and images.dtype.kind == "f" and images.shape[1]:
+        if not (np.abs(images) <= MAX_FLOAT32).all():
+            raise ValueError(f"frames must be finite and below {MAX_FLOAT32:.2g}, got {_about(images)} with others")
+        return images.astype(np.float32)
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == FRAME:
+        return images
+    try:
+        frames = [to_frame(validate_image("frames", image)) for image in images]
+    except TypeError:
+        frames = []
+    if not frames:
+        raise ValueError(f"frames must be an array (T + 1, H, W, 3) of bytes, got {_about(images)}")
+    return np.stack(frames)
+
+
+def to_actions(values: Any) -> np.ndarray:
+    """Convert actions to (T, n) float32 in [-1, 1], or (T,) int64 from 0.
+
+    Raises:
+        ValueError: They are neither.
+    """
+    actions = _array("actions", values)
+    if actions.dtype.kind not in "iuf" or actions.ndim not in (1, 2):
+        raise ValueError(f"actions must be (T, n) floats or (T,) whole numbers, got {_about(actions)}")
+    if actions.ndim == 2 and actions.shape[1] == 1 and actions.dtype.kind in "iu":
+        actions = actions[:, 0]
+    low, high = actions.min(initial=0), actions.max(initial=0)
+    if actions.ndim == 1 and actions.dtype.kind in "iu":
+        if low >= 0 and high < MAX_ACTIONS:
+            return actions.astype(np.int64)
+        raise ValueError(f"actions must be whole numbers from 0 to {MAX_ACTIONS - 1}, got {low} to {high}")
+    if actions.ndim == 1:
+        actions = actions[:, None]
+    if not 1 <= actions.shape[1] <= MAX_ACTIONS:
+        raise ValueError(f"actions must have from 1 to {MAX_ACTIONS} numbers, got {_about(actions)}")
+    if not (low >= -1 and high <= 1):  # also of NaN
+        raise ValueError(
+            f"actions must be in [-1, 1], got {low} to {high}: import with --env ENV maps the actions of a game"
+        )
+    return actions.astype(np.float32)
+
+
+def to_rewards(values: Any) -> np.ndarray:
+    """Convert rewards to (T,) float32.
+
+    Raises:
+        ValueError: They are not finite numbers of this shape.
+    """
+    rewards = _array("rewards", values)
+    if rewards.ndim != 1 or rewards.dtype.kind not in "biuf":
+        raise ValueError(f"rewards must be (T,) numbers, got {_about(rewards)}")
+    if not (np.abs(rewards.astype(np.float64)) <= MAX_FLOAT32).all():
+        position = int(np.argmin(np.abs(rewards.astype(np.float64)) <= MAX_FLOAT32))
+        raise ValueError(f"rewards must be finite and below {MAX_FLOAT32:.2g}, got {rewards[position]} at {position}")
+    return rewards.astype(np.float32)
+
+
+def to_flag(name: str, value: Any, steps: int) -> bool:
+    """Convert a flag, or the flags (T,) of all steps, of which only the last may be set.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    flags = _array(name, value)
+    if flags.shape not in ((), (steps,)) or flags.dtype.kind not in "biu" or not np.isin(flags, (0, 1)).all():
+        raise ValueError(f"{name} must be true or false, or ({steps},) of them, got {_about(flags)}")
+    if flags.ndim and flags[:-1].any():
+        raise ValueError(
+            f"{name} must be set at the last step alone, got it at step {int(np.argmax(flags))} of {steps}"
+        )
+    return bool(flags.any() if flags.ndim == 0 else flags[-1:].any())
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} must be an array of numbers, got rows of different lengths") from None
+
+
+def _about(values: Any) -> str:
+    return f"{values.shape} {values.dtype}" if isinstance(values, np.ndarray) and values.ndim else repr(values)[:40]
+
+
+def write_store(
+    episodes: Iterable[Episode] | Callable[[int], Iterator[Episode]],
+    folder: Path,
+    metadata: dict[str, Any],
+    kind: ActionKind | None,
+    source: dict[str, str] | None = None,
+) -> Store:
+    """Write episodes into a store.
+
+    Args:
+        episodes: Episodes; or a function from the number of those that an interrupted call has written to the others.
+        folder: Path of the store.
+        metadata: Its metadata, without the kind of actions (`store_metadata`).
+        kind: Kind of the actions. None: that of the first episode.
+        source: Name and digest of the source of the episodes: an interrupted call with the same source is continued, and a
+            finished one is not repeated. None: an interrupted call is repeated.
+
+    Raises:
+        ValueError: The folder holds something else, there is no episode, or an episode is of another kind.
+    """
+    with locked(folder):
+        if source and (folder / "metadata.json").exists():
+            store = Store(folder)
+            if store.metadata.get("source") == source["digest"]:
+                return _indexed(store)
+        shards = _begin(folder, source or {"name": "episodes", "digest": ""})
+        done = sum(len(shard.lengths) for shard in shards)
+        shape: tuple[int, ...] = shards[0].observation_shape if shards else ()
+        for shard in shards[:1]:
+            kind = ActionKind.first(Reader().episode(shard, 0), kind)
+        rest = episodes(done) if callable(episodes) else iter(episodes)
+        while block := [one.at(done + number) for number, one in enumerate(islice(rest, EPISODES_PER_SHARD))]:
+            kind = kind or ActionKind.first(block[0])
+            shape = shape or block[0].frames.shape[1:]
+            for episode in block:
+                kind.validate(episode)
+                if episode.frames.shape[1:] != shape:
+                    found = episode.frames.shape[1:]
+                    raise ValueError(f"episode {episode.index}: frames must be {shape} as in the others, got {found}")
+            write_bytes(folder / "shards" / f"{done:06d}.h5", shard_bytes(block))
+            done += len(block)
+        if not done or kind is None:
+            raise ValueError("episodes must hold at least one episode, got none")
+        size = kind.size or _num_actions(folder)
+        metadata = metadata | {"discrete": kind.discrete, "action_dim": size}
+        metadata |= {"source": source["digest"]} if source else {}
+        metadata |= {} if shape == FRAME else {"observation_shape": list(shape)}
+        write_json(folder / "metadata.json", metadata)  # last, so that a folder with metadata is complete
+        (folder / UNFINISHED).unlink()
+        return _indexed(Store(folder))
+
+
+def _begin(folder: Path, source: dict[str, str]) -> list[Shard]:
+    """Mark a folder as unfinished.
+
+    Returns:
+        The shards that an interrupted call with the same source has written, without gaps; others are deleted.
+
+    Raises:
+        ValueError: The folder has files of something else.
+    """
+    marker, kept, done = folder / UNFINISHED, list[Shard](), 0
+    started = read_json(marker) if marker.exists() else None
+    if (folder / "metadata.json").exists():
+        raise ValueError(f"{folder} holds rollouts already: use another folder")
+    if started is None and any(not child.name.startswith(".") for child in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: use another folder")
+    if started is not None and (not isinstance(started, dict) or started.get("name") != source["name"]):
+        raise ValueError(
+            f"{folder} has unfinished rollouts of another source: repeat its command, or use another folder"
+        )
+    for path in sorted(folder.glob("shards/*.h5")):
+        with contextlib.suppress(ValueError):
+            if started == source and source["digest"] and (shard := read_shard(path)).first == done:
+                kept.append(shard)
+                done += len(shard.lengths)
+    for path in {*folder.glob("shards/*.h5"), *folder.rglob(".*.part")} - {shard.path for shard in kept}:
+        path.unlink()
+    write_json(marker, source)
+    return kept
+
+
+def _num_actions(folder: Path) -> int:
+    """Return the largest discrete action of all episodes plus one."""
+    shards, reader = [read_shard(path) for path in sorted(folder.glob("shards/*.h5"))], Reader()
+    numbers = ((shard, number) for shard in shards for number in range(len(shard.lengths)))
+    return 1 + max(int(reader.metadata(*one).actions.max()) for one in numbers)
+
+
+def _indexed(store: Store) -> Store:
+    """Write a store's Minari index, if it is missing."""
+    if not (minari_index(store.path) / "metadata.json").exists():
+        size = store.action_dim
+        space = spaces.Discrete(size) if store.discrete else spaces.Box(-1, 1, (size,), np.float32)
+        write_minari_index(store, space, can_be_made=store.env not in (UNKNOWN_ENV, DREAM_ENV_ID))
+    return store
