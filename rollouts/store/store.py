@@ -43,9 +43,9 @@ from worldmodel.vector_encoder import Encoder
 
 MAX_COUNT = 65_536
 """Maximum number of actions, and of episodes of a block."""
-MINARI_VERSION = "0.5.3"
-"""Version of Minari whose layout the index has: the oldest that the extra allows. (Minari compares this text with the
-versions it supports.)"""
+MINARI_VERSION = "0.5.4"
+"""Version of Minari whose layout the index has: the oldest that the extra allows, and the first that reads frames which are
+not JPEG. (Minari compares this text with the versions it supports.)"""
 MINARI_FOLDER = "minari-v0"
 FRAMES_ENV_ID = "worldmodel/Frames-v0"
 """Id in Minari's specification of an environment that `envs.make` makes."""

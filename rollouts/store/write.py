@@ -200,7 +200,7 @@ def to_frames(images: Any, to_frame: Callable[[np.ndarray], np.ndarray] = resize
     """
     if isinstance(images, np.ndarray) and images.ndim == 2 and images.dtype.kind == "f" and images.shape[1]:
         if not (np.abs(images) <= MAX_FLOAT32).all():
-            raise ValueError(f"frames must be finite and below {MAX_FLOAT32:.2g}, got {_about(images)} with others")
+            raise ValueError(f"frames must be finite and below {MAX_FLOAT32:.2g}, got others in {_about(images)}")
         return images.astype(np.float32)
     if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == FRAME:
         return images

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import tomllib
 import warnings
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -10,10 +12,12 @@ import pytest
 
 from tests import toys
 from worldmodel import rollouts
+from worldmodel.envs.registration import UNKNOWN_ENV
 from worldmodel.io.files import read_json
 from worldmodel.rollouts import Store
 
 minari = pytest.importorskip("minari")
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,23 @@ def test_minari_filters_and_splits(store):
     assert dataset.filter_episodes(lambda episode: episode.id > 1).total_episodes == 3
     first, rest = minari.split_dataset(dataset, [2, 3])
     assert (first.total_episodes, rest.total_episodes) == (2, 3)
+
+
+@pytest.mark.parametrize("env", ["FrozenLake-v1", None])
+def test_minari_combines_collected_and_imported_stores(store, tmp_path, env):
+    for name in ("a", "b"):
+        rollouts.write(store.episodes(), tmp_path / name / "rollouts", env, {"is_slippery": False} if env else None, 4)
+    one, other = (minari.load_dataset(f"{name}/rollouts/minari-v0") for name in (("mine", "a") if env else ("a", "b")))
+    combined = minari.combine_datasets([one, other], "all-v0")
+    assert combined.total_episodes == 5 + 5 == len(list(combined.iterate_episodes()))
+    for theirs, ours in zip(combined.iterate_episodes(range(5)), store.episodes(), strict=True):
+        np.testing.assert_array_equal(theirs.actions, ours.actions)
+        assert theirs.observations.shape == ours.frames.shape  # Minari compresses them as JPEG
+    again = minari.load_dataset("all-v0")
+    if env:
+        again.recover_environment().close()
+    imported = rollouts.import_from("all-v0", tmp_path / "back")
+    assert imported.steps == again.total_steps and imported.env == (env or UNKNOWN_ENV)
 
 
 def test_recovered_environments_have_the_same_frames_and_options(store):
@@ -98,7 +119,9 @@ def test_an_index_of_an_older_version_is_replaced(store):
 
 def test_the_index_has_the_oldest_version_that_the_extra_allows(store):
     metadata = read_json(store.path / "minari-v0" / "data" / "metadata.json")
-    assert metadata["minari_version"] in minari.supported_dataset_versions and metadata["minari_version"] == "0.5.3"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras["minari"] == [f"minari>={metadata['minari_version']}"]
+    assert metadata["minari_version"] in minari.supported_dataset_versions
     assert json.loads(metadata["env_spec"])["kwargs"] == {"id": "FrozenLake-v1", "is_slippery": False}
 
 
