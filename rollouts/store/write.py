@@ -83,10 +83,10 @@ def write(
     """Write episodes into a new store.
 
     Args:
-        episodes: Episodes, or dictionaries or tuples of their fields: frames (T + 1, H, W, 3) uint8 or
-            vectors (T + 1, n) of floats, actions (T, n) floats in
-            [-1, 1] or (T,) whole numbers from 0, rewards (T,), terminated, and optionally truncated (default: not
-            terminated). With T frames, the last action and its reward are dropped. Frames are resized to 64x64.
+        episodes: Episodes, or dictionaries or tuples of their fields: frames (T + 1, H, W, 3) uint8 or vectors (T + 1, n) of
+            floats, actions (T, n) floats in [-1, 1] or (T,) whole numbers from 0, rewards (T,), terminated, and optionally
+            truncated (default: not terminated). With T frames, the last action and its reward are dropped. Frames are
+            resized to 64x64.
         out: Path of the store; a new or empty folder, or that of an interrupted call, which is then repeated.
         env: Id for `envs.make` of the environment of the episodes. None: unknown.
         env_options: Further arguments of `envs.make`.
@@ -358,7 +358,10 @@ def _begin(folder: Path, source: dict[str, str]) -> list[Shard]:
             if started == source and source["digest"] and (shard := read_shard(path)).first == done:
                 kept.append(shard)
                 done += len(shard.lengths)
-    for path in {*folder.glob("shards/*.h5"), *folder.rglob(".*.part")} - {shard.path for shard in kept}:
+    leftovers = {
+        path for pattern in ("shards/*.h5", "shards/.*.part", ".*.json.*.part") for path in folder.glob(pattern)
+    }
+    for path in leftovers - {shard.path for shard in kept}:
         path.unlink()
     write_json(marker, source)
     return kept
