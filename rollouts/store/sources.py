@@ -148,7 +148,7 @@ def _episode(source: Source, item: Any, conventions: Conventions, reward: float,
             fields["actions"] = conventions.standard_actions(np.asarray(fields["actions"]))
     except (ValueError, TypeError) as error:
         raise ValueError(str(error) if name in str(error) else f"{name}: {error}") from None
-    fields.setdefault("rewards", np.full(len(fields.get("actions", ())), reward))
+    fields.setdefault("rewards", np.full(np.shape(fields.get("actions", ()))[:1], reward))
     fields.setdefault("terminated", terminated)
     return to_episode(fields, name, conventions.standard_frame)
 
@@ -161,7 +161,7 @@ def conventions_of(env: str, env_options: dict[str, Any]) -> Conventions:
     """
     environment = open_env(make_portable(env), env_options)
     try:
-        layers = list(iter_wrappers(environment))
+        layers: list[Any] = list(iter_wrappers(environment))
         frames = [layer.standard_frame for layer in layers if hasattr(type(layer), "standard_frame")]
         actions = [layer.standard_actions for layer in layers if hasattr(type(layer), "standard_actions")]
         return Conventions(ActionKind.of(environment.action_space), *frames or [resize_frame], *actions)
@@ -271,7 +271,10 @@ def _read_table(video: Path) -> dict[str, Any]:
     tables = [path for suffix in TABLES if (path := video.with_suffix(suffix)).is_file()]
     if len(tables) != 1:
         raise ValueError(f"actions must be in one file beside it, {' or '.join(TABLES)}, got {len(tables)} files")
-    rows = read_jsonl(tables[0]) if tables[0].suffix == ".jsonl" else _read_csv(tables[0])
+    try:
+        rows = read_jsonl(tables[0]) if tables[0].suffix == ".jsonl" else _read_csv(tables[0])
+    except csv.Error as error:  # no ValueError
+        raise ValueError(f"{tables[0]} cannot be read as CSV: {error}") from None
     columns = {"action": "actions", "reward": "rewards", "terminated": "terminated", "truncated": "truncated"}
     for number, row in enumerate(rows, 1):
         if "action" not in row or row.keys() != rows[0].keys() or not row.keys() <= columns.keys():
@@ -305,8 +308,9 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
         for number, cells in enumerate(filter(None, reader), 2):
             if len(cells) != len(names):
                 raise ValueError(f"{path}, line {number} must have {len(names)} cells, got {len(cells)}")
-            row = {
-                name: _number(cell, f"{path}, line {number}: {name}") for name, cell in zip(names, cells, strict=True)
+            where = f"{path}, line {number}"
+            row: dict[str, Any] = {
+                name: _number(cell, f"{where}: {name}") for name, cell in zip(names, cells, strict=True)
             }
             if box and set(box) <= row.keys():
                 row = {"action": [float(row.pop(name)) for name in box], **row}

@@ -250,6 +250,7 @@ def test_files_without_episodes_are_refused_by_name(tmp_path):
         ("a.csv", "action,speed\n" + "0,1\n" * 5, "speed"),
         ("a.csv", "action\n" + "0\n" * 4 + "\0\n", "action|line"),
         ("a.csv", b"\xff\xfe", "a.csv|utf"),
+        ("a.csv", "action\n" + "1" * 200_000 + "\n", "a.csv"),
         ("a.jsonl", '{"action": 1}\n{"reward": 1}\n', "row 2"),
         ("a.jsonl", '{"action": [1, 2]}\n{"action": [1]}\n', "action"),
         ("a.jsonl", '{"action": "left"}\n' * 5, "action"),
