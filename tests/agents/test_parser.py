@@ -29,7 +29,7 @@ from worldmodel.io import migration
         ("sing", ["sing", "'run', 'collect'"]),
         ("evolve x --dream none.yaml", ["--dream", "none.yaml"]),
         # missing arguments, with the choices
-        ("", ["run,collect,train,evolve"]),
+        ("", ["run,collect,import,train,evolve"]),
         ("train", ["vae,memory"]),
         ("collect", ["collect", "ENV", "CarRacing", "SuperMarioBros-1-1"]),
         ("run --preset quick", ["ENV", "car-racing"]),
