@@ -50,7 +50,7 @@ def keep(folder: Path) -> None:
 def table() -> str:
     """Return the table of README from the files in ``docs/results``."""
     lines = ["| Game | Controller | Mean | Standard deviation | Standard error | n |", "|---|---|---|---|---|---|"]
-    notes = []
+    notes, conditions = [], dict[str, None]()
     for folder in sorted(RESULTS.iterdir()):
         if not (folder / "timings.json").exists():  # not the folder of a run
             continue
@@ -65,16 +65,14 @@ def table() -> str:
             spread = float(np.std(means, ddof=1))
             numbers = f"{np.mean(means):.0f} | {spread:.0f} | {spread / len(means) ** 0.5:.0f} | {len(means)} runs"
             lines.append(f"| {report.env} | the same, training seeds 1 to {len(means)} | {numbers} |")
-            each = f"; means of the training seeds: {', '.join(f'{mean:.0f}' for mean in means)}"
+            each = f"; seeds: {', '.join(f'{mean:.0f}' for mean in means)}"
         seconds = sum(json.loads((folder / "timings.json").read_text(encoding="utf-8")).values())
         options = ", ".join(f"{key} {value}" for key, value in report.env_options.items())
         clock = folder / "make-demo.txt"
-        whole = f" (`make demo`: {clock.read_text().split()[-1]})" if clock.exists() else ""
-        notes.append(
-            f"- {report.env} with {options}: {duration(seconds)}{whole}; seeds {report.seeds[0]} to {report.seeds[-1]}; "
-            f"{report.hardware}{each}."
-        )
-    return "\n".join([*lines, "", *notes, ""])
+        whole = f"`make demo` {clock.read_text().split()[-1]}" if clock.exists() else duration(seconds)
+        notes.append(f"- {report.env} ({options}): {whole}{each}.")
+        conditions[f"Seeds {report.seeds[0]} to {report.seeds[-1]}; {report.hardware}."] = None
+    return "\n".join([*lines, "", *notes, *(f"- {one}" for one in conditions), ""])
 
 
 def memories() -> str:
