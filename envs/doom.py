@@ -129,7 +129,7 @@ class DoomTakeCover(StandardEnv, gymnasium.Env[np.ndarray, Any]):
 
 
 def launcher_script(folder: str | Path, program: str | Path, parent: int) -> str:
-    """Return a script that runs a program in a folder, for as long as the process ``parent`` lives."""
+    """Return a script that runs a program in a folder, for as long as the process ``parent`` runs."""
     folder, python, program = (shlex.quote(str(one)) for one in (folder, sys.executable, program))
     return LAUNCHER.format(folder=folder, python=python, program=program, parent=parent)
 

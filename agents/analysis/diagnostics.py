@@ -148,8 +148,7 @@ def measure_card(run: Run, part: Run | None = None) -> ReportCard:
         count, controller, name = len(store), None, None
         if part is not None:
             count, controller = read_num_episodes(part.folder), part.controller("dream")
-            if store.missing(count):
-                raise ValueError(f"{store.path} lacks episode {store.missing(count)[0]} of {count}")
+            store.validate_episodes(count, "restore the file")
             name = Agent(world, controller).name
         sequences = Sequences(latents, episodes=[index for index in range(count) if latents.lengths[index]])
         training, held_out = sequences.split(HELD_OUT, int(settings.get("seed", 0)))
@@ -369,7 +368,6 @@ def _cached(run: Run, kind: type[Kind], key: str, measure: Callable[[], Kind]) -
     if key in content.get(name, {}):
         return from_json(kind, content[name][key], _path(run))
     found = measure()
-    content = _content(run)  # a worker process may have written meanwhile
     content.setdefault(name, {})[key] = asdict(found)
     write_json(_path(run), content)
     return found

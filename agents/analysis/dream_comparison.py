@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from worldmodel import Memory, WorldModel
-from worldmodel.agents.pipeline.start_states import num_comparable_steps, time_limit
+from worldmodel.agents.pipeline.start_states import time_limit
 from worldmodel.batches import tree_map
 from worldmodel.imagination import Imaginer, imagine
 from worldmodel.rollouts.ensemble import ModelEnsemble
@@ -167,11 +167,13 @@ def _starts(
     ``horizon`` steps of the game follow each of them, as if no episode ended before the time limit ``limit`` (None: there is
     none): then the choice does not depend on what happens after a step.
     """
-    found = []
-    for episode in episodes:
-        count = num_comparable_steps(len(episode.action), limit, horizon)
-        found += [StartState(episode, step) for step in range(count) if _is_comparable(step, horizon, limit)]
-    return [found[index] for index in np.sort(rng.permutation(len(found))[:num])]
+    every = [StartState(episode, step) for episode in episodes for step in range(len(episode.action))]
+    return _draw([one for one in every if _is_comparable(one.step, horizon, limit)], num, rng)
+
+
+def _draw(starts: list[StartState], num: int, rng: np.random.Generator) -> list[StartState]:
+    """Return up to ``num`` random start states, in the given order."""
+    return [starts[index] for index in np.sort(rng.permutation(len(starts))[:num])]
 
 
 def _is_comparable(step: int, horizon: int, limit: int | None) -> bool:
@@ -327,13 +329,6 @@ def controller_promises(
     return _promises("controller", starts, limit, dreams)
 
 
-def _drift_starts(episodes: Sequence[EncodedEpisode], rng: np.random.Generator, horizon: int) -> list[StartState]:
-    """Return random steps of episodes that have ``horizon`` more steps."""
-    long = [one for one in episodes if len(one.action) >= horizon]
-    found = [StartState(one, step) for one in long for step in range(len(one.action) - horizon + 1)]
-    return [found[index] for index in np.sort(rng.permutation(len(found))[:NUM_DRIFT_STARTS])]
-
-
 def measure_drift(
     world: WorldModel, members: list[Memory], episodes: Sequence[EncodedEpisode], rng: np.random.Generator
 ) -> tuple[list[Drift], int, int]:
@@ -343,7 +338,8 @@ def measure_drift(
         The drift at each horizon, the number of steps with a better prediction than both baselines, and that of all steps.
     """
     for furthest in reversed(DRIFT_HORIZONS):
-        starts = _drift_starts(episodes, rng, furthest)
+        every = [StartState(one, step) for one in episodes for step in range(len(one.action) - furthest + 1)]
+        starts = _draw(every, NUM_DRIFT_STARTS, rng)
         if len(starts) >= MIN_STARTS:
             break
     else:

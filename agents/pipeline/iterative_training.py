@@ -208,7 +208,7 @@ def _start_states(context: IterationContext) -> RecentStartStates:
     path = context.current.folder / "episodes.json"
     if not path.exists():
         store = context.run.store()
-        _refuse_missing(context, store.missing(len(store)))
+        store.validate_episodes(len(store), _cure(context))
         write_json(path, {"episodes": len(store)})
     count = context.num_episodes
     num_recent = min(context.settings.iterate.recent_episodes or count, count)
@@ -236,7 +236,7 @@ def _play(context: IterationContext, part: int, agent: Agent) -> range:
     store = run.store()
     missing = store.missing(episodes.stop)
     if missing and (missing[0] < first or len(store) + len(missing) > episodes.stop):
-        _refuse_missing(context, missing)
+        store.validate_episodes(episodes.stop, _cure(context))
     if part < loop.candidates and not missing:
         return episodes
     with bar("play the new controller", "episodes") as progress:
@@ -256,16 +256,9 @@ def _play(context: IterationContext, part: int, agent: Agent) -> range:
     return episodes
 
 
-def _refuse_missing(context: IterationContext, missing: list[int]) -> None:
-    """Raise an error if episodes are missing: later ones would get their numbers.
-
-    Raises:
-        ValueError: An episode is missing; the message names the store or the damaged shard.
-    """
-    if missing:
-        store = context.run.store()
-        reason = next(iter(store.damaged.values()), f"{store.path} lacks episode {missing[0]}")
-        raise ValueError(f"{reason}; restore the file, or remove the later shards and {context.current.folder}")
+def _cure(context: IterationContext) -> str:
+    """Return what to do about a lost episode."""
+    return f"restore the file, or remove the later shards and {context.current.folder}"
 
 
 def _returns(context: IterationContext, episodes: range) -> np.ndarray:

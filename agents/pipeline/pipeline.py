@@ -15,6 +15,7 @@ from worldmodel.agents.config.sections import build
 from worldmodel.agents.config.validate import validate
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline import stages
+from worldmodel.agents.pipeline.controller_evaluation import evaluate_controllers
 from worldmodel.agents.pipeline.forecast import about, forecast
 from worldmodel.agents.pipeline.iteration import iteration_run, read_num_episodes
 from worldmodel.agents.pipeline.iterative_training import (
@@ -89,7 +90,7 @@ def run_pipeline(settings: RunConfig, folder: str | os.PathLike[str]) -> dict[st
         _run_stages(phases[-1], stage, last=True)
         stage("test")
         with run.stage("test"):
-            reports = stages.evaluate_controllers(run, last)
+            reports = evaluate_controllers(run, last)
         stage("report")
         from worldmodel.agents.analysis.report import (
             write_report,  # imports matplotlib and video codecs, which are slow
@@ -195,6 +196,5 @@ def _validate_rollouts(run: Run, settings: RunConfig) -> None:
     store, num_episodes = run.store(), settings.collect.episodes or AUTO_EPISODES
     for path in (run.folder / "iterations").glob("*/episodes.json"):
         num_episodes = max(num_episodes, read_num_episodes(path.parent))
-    if missing := store.missing(num_episodes):
-        reason = next(iter(store.damaged.values()), f"{store.path} lacks episode {missing[0]}")
-        raise ValueError(f"{reason}; the run's iterations were trained on it: restore the file, or use another --out")
+    cure = "the run's iterations were trained on it: restore the file, or use another --out"
+    store.validate_episodes(num_episodes, cure)

@@ -6,7 +6,6 @@ its own folder, so that the same call continues a stopped stage. Start reading a
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from worldmodel import VAE, Memory, VectorEncoder, WorldModel, fit, rollouts, se
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.diagnostics import measure_card, measure_dream, measure_memory, measure_vae
 from worldmodel.agents.analysis.verdicts import (
-    against_random,
     search_verdict,
     verdict_of_dream,
     verdict_of_memory,
@@ -28,13 +26,12 @@ from worldmodel.agents.analysis.verdicts import (
 from worldmodel.agents.config.fields import arguments_of
 from worldmodel.agents.config.schema import AUTO_EPISODES, AUTO_STEPS, MemoryConfig, RunConfig, VAEConfig, split_noise
 from worldmodel.agents.config.sections import STAGE, write_sections
-from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
 from worldmodel.agents.evolution.evolve import evolve
 from worldmodel.agents.evolution.whitening import Whitening
 from worldmodel.agents.pipeline.init_controller import init_controller, validate_picture, zero_controller
 from worldmodel.agents.pipeline.renewal import print_new_data, print_outdated, search_settings, set_aside
 from worldmodel.agents.pipeline.run_folder import Run
-from worldmodel.agents.progress import bar, busy, console, duration, generations, print_verdict
+from worldmodel.agents.progress import bar, busy, console, generations, print_verdict
 from worldmodel.io.files import fingerprint, read_json, write_json, write_tensors
 from worldmodel.io.migration import training_settings
 from worldmodel.io.paths import expand
@@ -248,7 +245,7 @@ def train_memory(
             world.save(into.world_folder)
     if distributed.is_main_process():
         with run.stage("diagnose"), busy("predicting held-out episodes"):
-            metrics = measure_memory(run, memory, sequences, settings.seed)
+            metrics = measure_memory(into, memory, sequences, settings.seed)
             card = measure_card(run) if own else None
         for verdict in (verdict_of_memory(metrics), *(verdicts_of_card(card) if card else ())):
             print_verdict(verdict)
@@ -384,59 +381,3 @@ def _print_search(run: Run, where: str) -> None:
 
 def _whitening(folder: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Whitening:
     return Whitening.load_or_fit(folder / "coordinates.safetensors", world, episodes, controller)
-
-
-def evaluate_controllers(run: Run, settings: RunConfig) -> dict[str, Report]:
-    """Evaluate every controller and the random policy on fresh seeds of the official environment."""
-    players: dict[str, Callable[[], Agent | Policy]] = {"random": lambda: rollouts.uniform}
-    for where, is_evolved in (
-        ("dream", settings.dream.generations or settings.iterations),
-        ("game", settings.game.generations),
-    ):
-        if is_evolved:
-            players[where] = lambda where=where: Agent(run.world(), run.controller(where))  # type: ignore[misc]
-    for name, make in players.items():
-        path, player = run.folder / "tests" / f"{name}.json", make()
-        if path.exists() and _is_report_of(Report.load(path), player, settings):
-            continue
-        with bar(f"evaluate {name}", "episodes") as progress:
-            report = evaluate(
-                player,
-                settings.evaluation_env,
-                settings.eval.episodes,
-                settings.eval.seed,
-                env_options=settings.env_options,
-                max_steps=settings.eval.max_steps,
-                policy_name=name,
-                progress=progress,
-                **settings.executor,
-            )
-        real, dreamed = (run.evolution_steps(where) for where in ("game", "dream"))
-        if isinstance(player, Agent):
-            words = [str(run.folder), "--where", name]
-            report = replace(
-                report,
-                real_steps=run.store().steps
-                + (real if name == "game" else 0)
-                + sum(one.real_steps for one in run.earlier),
-                dream_steps=dreamed if name == "dream" else 0,
-                command=reproduce_command(words, report, {}, settings.eval.max_steps),
-            )
-        report.save(path)
-        console.print(str(report), markup=False)
-        if verdict := against_random(run, report):
-            print_verdict(verdict)
-    return run.reports()
-
-
-def _is_report_of(report: Report, player: Agent | Policy, settings: RunConfig) -> bool:
-    """Return whether a report is about this player and these episodes."""
-    expected = (policies.policy_name(player), settings.eval.episodes, settings.eval.seed)
-    return (report.agent, report.n, report.seeds[0]) == expected
-
-
-def summary(run: Run) -> list[tuple[str, str]]:
-    """Summarize a finished run as rows of (stage, time or score)."""
-    timings = run.timings()
-    rows = [(name, duration(seconds)) for name, seconds in [*timings.items(), ("total", sum(timings.values()))]]
-    return rows + [(f"score, {name}", str(report)) for name, report in run.reports().items()]

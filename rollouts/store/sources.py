@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from gymnasium import spaces
 
@@ -186,7 +185,7 @@ def open_source(source: str | os.PathLike[str]) -> Source:
         ValueError: There are none.
     """
     path = expand(source)
-    if not path.exists():
+    if not os.fspath(source) or not path.exists():  # the path of no text is the working directory
         return _minari_source(os.fspath(source))
     files = sorted([path] if path.is_file() else filter(Path.is_file, path.rglob("*")), key=_natural)
     items, used = list[Path](), list[Path]()
@@ -254,6 +253,8 @@ def _fields_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def _read_video(path: Path) -> Iterator[np.ndarray]:
     """Yield the frames (H, W, 3) of a video."""
+    import av  # only videos need it
+
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):

@@ -147,6 +147,20 @@ class Store:
         """Return the numbers below ``count`` of episodes that are not in a readable shard."""
         return sorted(set(range(count)).difference(shard.first + number for shard, number in self._locations))
 
+    def validate_episodes(self, count: int, cure: str) -> None:
+        """Check that the first ``count`` episodes can be read: others would be taken for those that are missing.
+
+        Args:
+            count: Number of episodes.
+            cure: What to do, for the message.
+
+        Raises:
+            ValueError: An episode is missing; the message names the store or the damaged shard.
+        """
+        if missing := self.missing(count):
+            reason = next(iter(self.damaged.values()), f"{self.path} lacks episode {missing[0]}")
+            raise ValueError(f"{reason}; {cure}")
+
     def locate(self, index: int) -> tuple[Shard, int]:
         """Return the shard of episode ``index``, and its number in the shard."""
         if not 0 <= index < len(self):

@@ -45,6 +45,13 @@ def test_an_imported_run_goes_through_every_stage(source, tmp_path, capsys):
     assert "rollouts" in refused(capsys, "import", str(other), "--out", run)
 
 
+def test_vectors_have_no_contact_sheet(tmp_path, capsys):
+    np.savez(source := tmp_path / "vectors.npz", frames=np.zeros((4, 2), np.float32), actions=[0, 1, 0])
+    assert exit_code("import", str(source), "--out", str(tmp_path / "run")) == 0
+    assert "contact-sheet" not in capsys.readouterr().out
+    assert not (tmp_path / "run" / "contact-sheet.png").exists()
+
+
 def test_wrong_words_are_refused(source, tmp_path, capsys):
     for words, named in (
         (("import", str(source)), "out"),

@@ -40,6 +40,7 @@ from worldmodel.agents.config.schema import (
 )
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline import pipeline, stages
+from worldmodel.agents.pipeline.controller_evaluation import evaluate_controllers
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import HOME
 from worldmodel.io.files import read_tensors, write_json, write_tensors
@@ -480,11 +481,11 @@ def test_a_changed_controller_is_evaluated_again(finished, tmp_path):
     run = Run(Path(shutil.copytree(finished, tmp_path / "run")))
     plain = RunConfig("CartPole-v1", dream=DreamConfig(generations=0))
     settings = replace(plain, eval=replace(plain.eval, episodes=3, max_steps=20))
-    first = stages.evaluate_controllers(run, settings)["game"]
-    assert stages.evaluate_controllers(run, settings)["game"] == first
+    first = evaluate_controllers(run, settings)["game"]
+    assert evaluate_controllers(run, settings)["game"] == first
     controller = run.controller("game")
     controller.with_parameters(controller.parameters + 1).save(run.folder / "evolve-game" / "controller.safetensors")
-    second = stages.evaluate_controllers(run, settings)["game"]
+    second = evaluate_controllers(run, settings)["game"]
     assert second.agent != first.agent
 
 

@@ -176,7 +176,7 @@ def test_games_and_files_end_with_a_killed_process(number, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
 @pytest.mark.parametrize("starts", [True, False])
-def test_a_game_starts_only_while_its_process_lives(starts, tmp_path):
+def test_a_game_starts_only_while_its_process_runs(starts, tmp_path):
     parent = os.getpid() if starts else os.getppid()
     (folder := tmp_path / "it's a folder").mkdir()
     (launcher := folder / "launcher").write_text(doom.launcher_script(folder, "/bin/echo", parent), encoding="utf-8")

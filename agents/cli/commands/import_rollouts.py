@@ -56,6 +56,6 @@ def import_rollouts(options: Namespace) -> None:
             progress=progress,
         )
     answers.print(f"{len(store)} episodes, {store.steps:,} steps of {store.env} in {store.path}", markup=False)
-    contact_sheet(run.folder, picture := run.folder / "contact-sheet.png")
-    answers.print(f"{picture} (one row an episode, from the first frame to the last)", markup=False)
+    if contact_sheet(run.folder, picture := run.folder / "contact-sheet.png"):
+        answers.print(f"{picture} (one row an episode, from the first frame to the last)", markup=False)
     next_hint("worldmodel", "train", "vae", run.folder, "--preset", "quick")

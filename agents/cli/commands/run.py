@@ -54,7 +54,8 @@ def build_run(parser: Parser) -> None:
 def run(options: Namespace) -> None:
     """Run all stages; print the times, the scores and the path of the report."""
     from worldmodel.agents.analysis.verdicts import verdicts
-    from worldmodel.agents.pipeline import pipeline, stages
+    from worldmodel.agents.pipeline import pipeline
+    from worldmodel.agents.pipeline.controller_evaluation import summary
     from worldmodel.agents.pipeline.phases import plan
     from worldmodel.agents.pipeline.run_folder import Run
 
@@ -71,7 +72,7 @@ def run(options: Namespace) -> None:
     pipeline.run_pipeline(settings, folder)
     finished = Run(folder)
     table = Table("stage", "result", title=f"{settings.env}: {folder}", title_justify="left")
-    for row in stages.summary(finished):
+    for row in summary(finished):
         table.add_row(*map(Text, row))
     answers.print(table)
     for verdict in verdicts(finished):
