@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from worldmodel import WorldModel
+from worldmodel.envs.dream_env import action_space
 from worldmodel.io.files import array_digest, fingerprint
 from worldmodel.io.paths import folder_path
 from worldmodel.rng import Stream
@@ -110,8 +111,7 @@ class Agent:
             seed: Seed of ``action_noise`` and ``param_noise``; a rollout with this policy seed has the same noise. None: a
                 random seed.
         """
-        size = self.world.action_dim
-        space = gymnasium.spaces.Discrete(size) if self.world.discrete else gymnasium.spaces.Box(-1, 1, (size,))
+        space = action_space(self.world)
         actor = self.batched_actor(space, [np.random.default_rng(None if seed is None else [seed, Stream.NOISE])])
         actor.reset(0, 0)
         object.__setattr__(self, "_actor", actor)

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from worldmodel.envs.choices import Choices, EncodeChoices
 from worldmodel.envs.env_checker import (
     EnvChecker,
     describe_error,
@@ -100,7 +101,7 @@ def to_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium
         action_repeat: Number of game frames per step.
 
     Raises:
-        ValueError: It is not a Gymnasium environment, it shows no pixels, or its actions are neither Box nor Discrete.
+        ValueError: It is not a Gymnasium environment, it shows no pixels, or its action space is not supported.
     """
     validate_env(env)
     if is_standard(env) and env.observation_space == FRAME_SPACE:
@@ -120,8 +121,8 @@ def to_vector(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium
         action_repeat: Number of game frames per step.
 
     Raises:
-        ValueError: It is not a Gymnasium environment, it observes images or no fixed amount of numbers, or its actions are
-            neither Box nor Discrete.
+        ValueError: It is not a Gymnasium environment, it observes images or no fixed amount of numbers, or its
+            action space is not supported.
     """
     validate_env(env)
     if is_standard(env) and is_vector_space(env.observation_space):
@@ -137,17 +138,22 @@ def is_standard(env: gymnasium.Env[Any, Any]) -> bool:
 
 
 def standard_actions(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-    """Wrap an environment so that its actions are Discrete from 0 on, or a Box (n,) in [-1, 1].
+    """Wrap an environment so that its actions are Discrete from 0 on, or a Box (n,) in [-1, 1] (perhaps a `ChoiceSpace`).
 
     Raises:
-        ValueError: They are neither Box nor Discrete.
+        ValueError: They are of another kind, or a Box has infinite bounds.
     """
     space = env.action_space
     if isinstance(space, spaces.Discrete):
         return ZeroBasedDiscrete(env) if space.start else env
+    if isinstance(space, Choices):
+        return EncodeChoices(env)
     if isinstance(space, spaces.Box):
         return RescaleBoxAction(env)
-    raise ValueError(f"action space must be Box or Discrete, got {summarize_space(space)}")
+    kinds = "Box, Discrete, MultiDiscrete or MultiBinary"
+    raise ValueError(
+        f"action space must be {kinds}, got {summarize_space(space)}: wrap it in gymnasium.wrappers.TransformAction"
+    )
 
 
 def is_standard_action_space(space: gymnasium.Space[Any]) -> bool:

@@ -17,6 +17,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from worldmodel.batches import tree_map
+from worldmodel.envs.choices import ChoiceSpace
 from worldmodel.envs.wrappers import FRAME_SPACE, StandardEnv
 from worldmodel.imagination import NoiseStreams, imagine
 from worldmodel.io.paths import folder_path
@@ -257,6 +258,13 @@ def _load_world(
     return WorldModel.load(folder), StartStates.load(folder) if start_states is None else start_states
 
 
+def action_space(world: WorldModel) -> spaces.Discrete | spaces.Box:
+    """Return the action space of the environments of a world model."""
+    if world.nvec:
+        return ChoiceSpace(world.nvec)
+    return spaces.Discrete(world.action_dim) if world.discrete else spaces.Box(-1, 1, (world.action_dim,), np.float32)
+
+
 class _DreamBatch:
     """A batch of ``num_dreams`` dreams."""
 
@@ -282,9 +290,7 @@ class _DreamBatch:
         size = world.num_features if observation == "latent" else world.observation_shape[0]
         vector_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self.observation_space: spaces.Box = FRAME_SPACE if self.kind == "pixels" else vector_space
-        self.action_space: spaces.Discrete | spaces.Box = (
-            spaces.Discrete(world.action_dim) if world.discrete else spaces.Box(-1, 1, (world.action_dim,), np.float32)
-        )
+        self.action_space = action_space(world)
         self.elapsed_steps = np.zeros(num_dreams, np.int64)
         self.noise = NoiseStreams(world, [np.random.default_rng(0)] * num_dreams)
         self._state: WorldState | None = None

@@ -52,8 +52,8 @@ def make(
             ``sticky_action_prob``; DoomTakeCover: ``crop``, ``continuous``).
 
     Raises:
-        ValueError: The id is unknown (the message names the nearest ones), the environment shows no pixels, its actions are
-            neither Box nor Discrete, or an option is unknown.
+        ValueError: The id is unknown (the message names the nearest ones), the environment shows no pixels, its action
+            space is not supported, or an option is unknown.
     """
     if observation not in OBSERVATIONS:
         raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")

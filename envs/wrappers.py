@@ -22,6 +22,8 @@ MAX_ACTIONS = 65_536
 """Maximum size of a Box action, and maximum number of discrete actions; the limit of `rollouts.Store`."""
 MAX_NUMBERS = 4_096
 """Maximum size of a vector."""
+MAX_WIDTH = 2.0**53
+"""Maximum width of the bounds of a Box action."""
 OPAQUE = 255
 """Alpha of an opaque pixel."""
 
@@ -200,18 +202,22 @@ class ActionRepeat(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
 
 
 class RescaleBoxAction(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Maps Box actions in [-1, 1] linearly to the environment's bounds."""
+    """Maps Box actions in [-1, 1] linearly to the environment's bounds; of whole numbers each has an equal share.
+
+    Raises:
+        ValueError: The bounds are not finite.
+    """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
         super().__init__(env)
         space = env.action_space
-        if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-            raise ValueError(f"action space must be Box of floats or Discrete, got {summarize_space(space)}")
-        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-            raise ValueError(f"a Box of actions must have finite bounds, got {summarize_space(space)}")
+        assert isinstance(space, spaces.Box)
         self.low, self.high = space.low.astype(np.float64), space.high.astype(np.float64)
-        self.shape, self.dtype = space.shape, space.dtype
+        self.shape, self.dtype, self.whole = space.shape, space.dtype, space.dtype.kind in "iu"
+        if not (space.is_bounded() and (self.high - self.low <= MAX_WIDTH).all()):
+            cure = "wrap it in gymnasium.wrappers.RescaleAction or TransformAction"
+            raise ValueError(f"a Box of actions must have finite bounds, got {summarize_space(space)}: {cure}")
         self.action_space = spaces.Box(-1, 1, (int(np.prod(space.shape)),), np.float32)
 
     def standard_actions(self, actions: np.ndarray) -> np.ndarray:
@@ -221,7 +227,10 @@ class RescaleBoxAction(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructor
     def action(self, action: np.ndarray) -> np.ndarray:
         """Map an action to the environment's bounds."""
         fraction = (np.clip(np.asarray(action, np.float64), -1, 1).reshape(self.shape) + 1) / 2
-        return (self.low + fraction * (self.high - self.low)).astype(self.dtype)
+        width = self.high - self.low
+        if self.whole:
+            return (self.low + np.floor(fraction * (width + 1)).clip(max=width)).astype(self.dtype)
+        return (self.low + fraction * width).astype(self.dtype)
 
 
 class ZeroBasedDiscrete(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructorArgs):

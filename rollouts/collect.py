@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from worldmodel import envs
+from worldmodel.envs.choices import ChoiceSpace
 from worldmodel.io.files import locked, read_json, write_bytes, write_json
 from worldmodel.io.migration import renamed_env_options, renamed_metadata
 from worldmodel.io.paths import expand, folder_path
@@ -167,6 +168,7 @@ def _store_settings(
         "env_options": env_options,
         "discrete": kind == "discrete",
         "action_dim": size,
+        **({"nvec": list(space.nvec)} if isinstance(space, ChoiceSpace) else {}),
         "policy": policy_name(policy),
         "seed": seed,
         "max_steps": max_steps,
@@ -250,7 +252,7 @@ def _load_or_write_metadata(
             current = {"first": _next_index(Store(folder)), "policy": settings["policy"]}
             changes = [*changes, current]
         requested = settings | ({} if episodes_per_shard is None else {"episodes_per_shard": episodes_per_shard})
-        requested = {"max_idle_steps": None, "observation_shape": None} | requested
+        requested = {"max_idle_steps": None, "observation_shape": None, "nvec": None} | requested
         for name, value in requested.items():
             stored = current["policy"] if name == "policy" else metadata.get(name)
             if name == "env_options":

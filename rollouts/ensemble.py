@@ -55,7 +55,9 @@ class ModelEnsemble:
     """
 
     def __init__(self, world: WorldModel, memories: Sequence[Memory], num_rollouts: int, population: int) -> None:
-        self.members = [WorldModel(world.vae, memory, discrete=world.discrete).eval() for memory in memories]
+        self.members = [
+            WorldModel(world.vae, memory, discrete=world.discrete, nvec=world.nvec).eval() for memory in memories
+        ]
         if not 1 <= len(memories) <= num_rollouts:
             raise ValueError(
                 f"ensemble must have from 1 to num_rollouts ({num_rollouts}) memories, got {len(memories)}"

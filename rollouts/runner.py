@@ -12,6 +12,7 @@ import numpy as np
 
 from worldmodel import envs
 from worldmodel.envs.adapters import is_standard, to_pixels
+from worldmodel.envs.choices import ChoiceSpace
 from worldmodel.envs.env_checker import describe_error, validate_flag, validate_reward
 from worldmodel.envs.wrappers import is_vector_space
 from worldmodel.rollouts.episode import FRAME, Episode, validate_action, validate_frame
@@ -126,6 +127,7 @@ class _EnvSlot:
         self.index, self.env, self.record = index, env, record
         kind, self.size = envs.action_kind(env.action_space)
         self.discrete = kind == "discrete"
+        self.choices = env.action_space if isinstance(env.action_space, ChoiceSpace) else None
         space = env.observation_space
         self.shape = tuple(space.shape or ()) if is_vector_space(space) else FRAME
 
@@ -155,6 +157,7 @@ class _EnvSlot:
         """Take a step; return whether the episode is over."""
         try:
             action = validate_action(action, self.discrete, self.size)
+            action = action if self.choices is None else self.choices.round(action)
             frame, raw_reward, terminated, truncated, self.info = self.env.step(action)
             self.frame, reward = validate_frame(frame, self.shape), validate_reward(raw_reward)
             validate_flag("terminated", terminated)

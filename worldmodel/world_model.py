@@ -4,8 +4,8 @@ Start reading at `WorldModel.observe` and `WorldModel.imagine`.
 """
 
 import os
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -79,6 +79,8 @@ class WorldModel(nn.Module):
         store: Rollouts (`rollouts.Store`) that define the action space. None: ``discrete`` defines it.
         discrete: Whether actions are one-hot choices; otherwise they are numbers in [-1, 1] (a Box). None: as in ``store``,
             or a Box without a store.
+        nvec: Number of options of each choice of a Box that holds choices: a one-hot block each, 0 or 1 for two options. Empty:
+            as in ``store``, or a Box of numbers without a store.
 
     Raises:
         ValueError: ``vae`` and ``memory`` have different latent sizes, or the action space differs from the store's.
@@ -95,7 +97,13 @@ class WorldModel(nn.Module):
     """
 
     def __init__(
-        self, vae: Encoder, memory: Memory, store: ActionSource | None = None, *, discrete: bool | None = None
+        self,
+        vae: Encoder,
+        memory: Memory,
+        store: ActionSource | None = None,
+        *,
+        discrete: bool | None = None,
+        nvec: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if isinstance(store, bool):
@@ -108,6 +116,14 @@ class WorldModel(nn.Module):
             raise ValueError(f"discrete must be {store.discrete} as in the store, got {discrete}")
         self.vae, self.memory = vae, memory
         self.discrete = bool(discrete if store is None else store.discrete)
+        self.nvec = tuple(nvec or getattr(store, "nvec", ()))
+        """Number of options of each choice of an action; empty without choices."""
+        if self.nvec and (self.discrete or sum(self._widths) != memory.action_dim):
+            raise ValueError(f"nvec must describe a Box of {memory.action_dim} numbers, got {self.nvec}")
+
+    @property
+    def _widths(self) -> list[int]:
+        return [1 if options == 2 else options for options in self.nvec]
 
     @property
     def latent_dim(self) -> int:
@@ -141,7 +157,8 @@ class WorldModel(nn.Module):
 
     def __repr__(self) -> str:
         """Return the constructor call."""
-        return f"WorldModel({self.vae!r}, {self.memory!r}, discrete={self.discrete})"
+        nvec = f", nvec={self.nvec}" if self.nvec else ""
+        return f"WorldModel({self.vae!r}, {self.memory!r}, discrete={self.discrete}{nvec})"
 
     def initial(self, batch: int) -> State:
         """Return the recurrent state before the first step of ``batch`` episodes."""
@@ -181,15 +198,20 @@ class WorldModel(nn.Module):
         return observations if observations.ndim == 4 else self.draw(self.encode(torch.from_numpy(observations)))
 
     def squash(self, outputs: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch actions"]:
-        """Map controller outputs to action inputs of the memory: tanh for a Box, one-hot argmax for discrete actions."""
-        if not self.discrete:
-            return outputs.tanh()
-        return torch.zeros_like(outputs).scatter_(-1, outputs.argmax(dim=-1, keepdim=True), 1.0)
+        """Map controller outputs to action inputs of the memory: tanh for a Box, one-hot argmax for discrete actions.
+
+        Of choices (``nvec``), each block is one-hot; a choice of two is 1 where its output is positive, else 0.
+        """
+        if self.nvec:
+            blocks = zip(self.nvec, outputs.split(self._widths, dim=-1), strict=True)
+            return torch.cat([(one > 0).to(one) if options == 2 else _one_hot(one) for options, one in blocks], dim=-1)
+        return _one_hot(outputs) if self.discrete else outputs.tanh()
 
     def action_inputs(self, actions: np.ndarray) -> Float[Tensor, "*batch actions"]:
         """Map environment actions to action inputs on the device of this model: clipped to [-1, 1], or one-hot."""
         inputs = action_inputs(np.asarray(actions), self.action_dim, self.discrete)
-        return torch.from_numpy(inputs).to(next(self.parameters())).clamp(-1, 1)
+        numbers = torch.from_numpy(inputs).to(next(self.parameters()))
+        return self.squash(numbers) if self.nvec else numbers.clamp(-1, 1)
 
     def observe(
         self, state: State | WorldState, latent: Float[Tensor, "batch latent"], action: Float[Tensor, "batch actions"]
@@ -315,6 +337,7 @@ class WorldModel(nn.Module):
         write_tensors(folder / "vae.safetensors", vae)
         write_tensors(folder / "memory.safetensors", memory)
         config = {"format": FORMAT, "discrete": self.discrete, "vae": self.vae.config, "memory": self.memory.config}
+        config |= {"nvec": list(self.nvec)} if self.nvec else {}
         write_json(folder / "config.json", config)
 
     @classmethod
@@ -333,19 +356,28 @@ class WorldModel(nn.Module):
             if config["format"] != FORMAT:
                 raise ValueError(f"format {config['format']} is not {FORMAT}")
             config = migration.world_model(config)
+            actions: dict[str, Any] = {
+                "discrete": bool(config["discrete"]),
+                "nvec": [*map(int, config.get("nvec", ()))],
+            }
             with torch.device("meta"):  # compare the parts before reading any weights
-                cls(build_vae(config["vae"]), build_memory(config["memory"]), discrete=bool(config["discrete"]))
+                cls(build_vae(config["vae"]), build_memory(config["memory"]), **actions)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
             words = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{path} does not describe a world model: {words}") from None
         vae = load_module(lambda: build_vae(config["vae"]), folder / "vae.safetensors", _split_if_merged)
         memory = load_module(lambda: build_memory(config["memory"]), folder / "memory.safetensors")
-        return cls(vae, memory, discrete=bool(config["discrete"]))
+        return cls(vae, memory, **actions)
 
     def _validate(self, value: Tensor, size: int, name: str, memory: State) -> None:
         batch = len(memory.hidden)
         if value.shape != (batch, size):
             raise ValueError(f"{name} must have shape ({batch}, {size}), got {tuple(value.shape)}")
+
+
+def _one_hot(outputs: Float[Tensor, "*batch choices"]) -> Float[Tensor, "*batch choices"]:
+    """One-hot argmax."""
+    return torch.zeros_like(outputs).scatter_(-1, outputs.argmax(dim=-1, keepdim=True), 1.0)
 
 
 def _in_chunks(function: Callable[[Tensor], Tensor], latents: Float[Tensor, "*batch latent"], chunk: int) -> np.ndarray:

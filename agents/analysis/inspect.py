@@ -87,6 +87,7 @@ def _describe_store(path: Path) -> list[tuple[str, str]]:
 
     store = Store(path)
     kind = f"{store.action_dim} choices" if store.discrete else f"{store.action_dim} numbers in [-1, 1]"
+    kind = f"choices of {store.nvec}" if store.nvec else kind
     options = store.metadata.get("env_options") or {}
     stored = sum(shard.path.stat().st_size for shard in store.shards)
     shape = store.observation_shape
@@ -154,7 +155,9 @@ def _describe_world(path: Path) -> list[tuple[str, str]]:
 
     world = WorldModel.load(path)
     num_parameters = sum(parameter.numel() for parameter in world.parameters())
-    kind = "choices" if world.discrete else "numbers in [-1, 1]"
+    kind = (
+        "choices" if world.discrete else f"numbers for choices of {world.nvec}" if world.nvec else "numbers in [-1, 1]"
+    )
     density = world.memory.density
     return [
         ("world model", f"{num_parameters:,} parameters"),

@@ -257,7 +257,7 @@ def learn(job: TrainingJob, data: Shared) -> dict[str, Any]:
     if job.name in DETAILED_VARIANTS:
         result["calibration"] = evaluate_calibration(memory, latents, test, job.latent_targets, memoryless)
         if not memoryless:
-            result["dreams"] = evaluate_dreams(WorldModel(vae, memory, discrete=latents.store.discrete), latents, test)
+            result["dreams"] = evaluate_dreams(WorldModel(vae, memory, latents.store), latents, test)
     write_json(job.folder / "result.json", result)
     return result
 

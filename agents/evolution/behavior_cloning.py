@@ -16,6 +16,7 @@ from torch.nn import functional
 from worldmodel import WorldModel
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.evolution.whitening import Whitening, controller_inputs
+from worldmodel.envs.dream_env import action_space
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.store import Store
 from worldmodel.training.progress import Progress, shows_progress, silent
@@ -36,7 +37,8 @@ def imitate(
 ) -> Controller:
     """Fit a controller for ``world`` to the actions of an agent on the frames of a store.
 
-    The loss is the mean squared error of Box actions, or the cross entropy of discrete ones.
+    The loss is the mean squared error of Box actions, or the cross entropy of discrete ones (of
+    choices, that of each number).
 
     Args:
         agent: the agent that is copied.
@@ -51,19 +53,19 @@ def imitate(
     Raises:
         ValueError: the agent has another action space, or the store has no episode.
     """
-    kinds = [("discrete" if one.discrete else "box", one.action_dim) for one in (agent.world, world)]
+    kinds = [str(action_space(one)) for one in (agent.world, world)]
     if kinds[0] != kinds[1]:
-        raise ValueError(f"agent must have {kinds[1][1]} {kinds[1][0]} actions, got {kinds[0][1]} {kinds[0][0]} ones")
+        raise ValueError(f"agent must have the actions {kinds[1]}, got {kinds[0]}")
     if not len(store):
         raise ValueError(f"store must have at least one episode, got none in {store.path}")
     old, new = (
         controller_inputs(one, store.latents(one.vae, progress=progress), EPISODES) for one in (agent.world, world)
     )
-    return _fit(controller, new, agent.controller(old), world.discrete)
+    return _fit(controller, new, agent.controller(old), world)
 
 
 def _fit(
-    controller: Controller, inputs: Float[Tensor, "n features"], targets: Float[Tensor, "n actions"], discrete: bool
+    controller: Controller, inputs: Float[Tensor, "n features"], targets: Float[Tensor, "n actions"], world: WorldModel
 ) -> Controller:
     """The controller whose actions are closest to those of the raw outputs ``targets``."""
     whitening = Whitening(controller, inputs.numpy())
@@ -71,12 +73,17 @@ def _fit(
     y = NOISE * torch.randn(controller.size, generator=torch.Generator().manual_seed(0))
     y.requires_grad_()
     optimizer = torch.optim.LBFGS([y], max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
-    classes, actions = targets.argmax(dim=-1), targets.tanh()
+    classes, actions = targets.argmax(dim=-1), world.squash(targets)
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         outputs = controller.outputs(y[None], whitened)[0]
-        error = functional.cross_entropy(outputs, classes) if discrete else functional.mse_loss(outputs.tanh(), actions)
+        if world.discrete:
+            error = functional.cross_entropy(outputs, classes)
+        elif world.nvec:
+            error = functional.binary_cross_entropy_with_logits(outputs, actions)
+        else:
+            error = functional.mse_loss(outputs.tanh(), actions)
         total = error + DECAY * y.square().mean()
         total.backward()
         return total

@@ -96,6 +96,10 @@ def export(scene: Scene, out: str | os.PathLike[str], runtime: str | os.PathLike
         and not any((folder / name).exists() for name in ("scene.json", "stage.json"))
     ):
         raise ValueError(f"{folder} is not empty and is not an earlier export: choose another folder")
+    if scene.world.nvec:
+        raise ValueError(
+            f"a world model with several choices {list(scene.world.nvec)} cannot be exported: play it here"
+        )
     density = scene.world.memory.density
     if getattr(density, "base", density).full:
         raise ValueError(

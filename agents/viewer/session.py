@@ -327,7 +327,8 @@ class Session:
 
     def _model_action(self, action: Tensor) -> Tensor:
         """Return an action as the memory's input: in [-1, 1], or one-hot."""
-        return self.scene.world.squash(action) if self.scene.world.discrete else action.clamp(-1, 1)
+        world = self.scene.world
+        return world.squash(action) if world.discrete or world.nvec else action.clamp(-1, 1)
 
     def _env_action(self, action: Tensor) -> Any:
         """Return an action of the dream as an action of the environment."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from worldmodel import WorldModel, envs
 from worldmodel.batches import tree_map
+from worldmodel.envs.choices import ChoiceSpace
 from worldmodel.mdn_rnn import State
 from worldmodel.rng import Stream
 from worldmodel.rollouts.episode import observation_dtype
@@ -93,7 +94,7 @@ class WorldModelActor:
         space: Action space of the environments.
         num_envs: Number of environments.
         action_noise: Standard deviation of the Gaussian noise on Box actions, or the probability of a uniformly random
-            discrete action.
+            discrete action, or of another choice of a `ChoiceSpace`.
         rngs: One generator per episode; only action noise draws from them.
         rows: Batch row of each episode. With rows the batch size is always ``num_envs``, so that an episode's numbers
             do not depend on the other episodes (bit-equal on one machine). None: the batch holds active episodes only.
@@ -116,7 +117,7 @@ class WorldModelActor:
         initial_states: Sequence[State] = (),
     ) -> None:
         validate_action_space(world, space)
-        self.world, self.controller, self.parameters = world.eval(), controller, parameters
+        self.world, self.controller, self.parameters, self.space = world.eval(), controller, parameters, space
         self.action_noise, self.rngs, self.rows, self.initial_states = action_noise, rngs, rows, initial_states
         self.device = world.device
         self.memory = world.initial(num_envs)
@@ -157,6 +158,10 @@ class WorldModelActor:
         return [commands[position[row]] for row in rows]
 
     def _add_noise(self, action: Tensor, rng: np.random.Generator) -> Tensor:
+        if isinstance(self.space, ChoiceSpace):
+            random = self.space.round(rng.uniform(-1, 1, action.shape))
+            chosen = np.repeat(rng.random(len(self.space.nvec)) < self.action_noise, self.space.widths)
+            return torch.where(torch.from_numpy(chosen).to(action.device), torch.from_numpy(random).to(action), action)
         if not self.world.discrete:
             noise = torch.from_numpy(rng.normal(0, self.action_noise, action.shape).astype(np.float32))
             return (action + noise.to(action)).clamp(-1, 1)
@@ -172,6 +177,9 @@ def validate_action_space(world: WorldModel, space: gymnasium.Space[Any]) -> Non
         ValueError: The kind or the number of actions differs.
     """
     kind, size = envs.action_kind(space)
+    if (nvec := getattr(space, "nvec", ())) != world.nvec:
+        of_world, of_env = (f"choices {list(one)}" if one else "no choices" for one in (world.nvec, nvec))
+        raise ValueError(f"the world model was made for actions with {of_world}, the environment has {of_env}")
     if (kind == "discrete", size) != (world.discrete, world.action_dim):
         world_kind = "discrete" if world.discrete else "box"
         raise ValueError(

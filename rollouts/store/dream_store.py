@@ -36,7 +36,9 @@ def write_dreams(dreams: Dreams, world: WorldModel, out: str | os.PathLike[str])
     )
     metadata["max_steps"] = dreams.actions.shape[2]
     episodes = (_episode(dreams, world, *index) for index in np.ndindex(*shape))
-    return write_store(episodes, folder_path(out, "out"), metadata, ActionKind(world.discrete, world.action_dim))
+    return write_store(
+        episodes, folder_path(out, "out"), metadata, ActionKind(world.discrete, world.action_dim, world.nvec)
+    )
 
 
 def _episode(dreams: Dreams, world: WorldModel, controller: int, number: int) -> Episode:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from worldmodel.envs.choices import Choices, ChoiceSpace, encode_choices
 from worldmodel.envs.env_checker import iter_wrappers
 from worldmodel.envs.registration import imported_module
 from worldmodel.envs.wrappers import rescale_actions, resize_frame
@@ -350,11 +351,15 @@ def _source_of(id: str, dataset: Any) -> Source:
     numbers, space, mapping = [int(number) for number in dataset.episode_indices], dataset.action_space, None
     if isinstance(space, spaces.Discrete):
         kind, mapping = ActionKind.of(space), partial(np.add, -int(space.start))
+    elif isinstance(space, Choices):
+        kind, mapping = ActionKind.of(ChoiceSpace.of(space)), partial(encode_choices, space=space)
     elif isinstance(space, spaces.Box) and np.isfinite([space.low, space.high]).all():
         kind = ActionKind(False, int(np.prod(space.shape)))
         mapping = partial(rescale_actions, low=space.low, high=space.high)
     else:
-        raise ValueError(f"{id}: action space must be Discrete or a Box with finite bounds, got {space}")
+        raise ValueError(
+            f"{id}: action space must be Discrete, MultiDiscrete, MultiBinary or a finite Box, got {space}"
+        )
     env, options = None, dict[str, Any]()
     if (spec := dataset.env_spec) is not None:
         env, options = spec.id, {name: value for name, value in spec.kwargs.items() if name != "render_mode"}

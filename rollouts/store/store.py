@@ -106,6 +106,11 @@ class Store:
         return int(self.metadata["action_dim"])
 
     @property
+    def nvec(self) -> tuple[int, ...]:
+        """Number of options of each choice of a Box that holds choices (`worldmodel.envs.choices.ChoiceSpace`); else empty."""
+        return tuple(self.metadata.get("nvec") or ())
+
+    @property
     def observation_shape(self) -> tuple[int, ...]:
         """Shape of an observation: (64, 64, 3), or (n,) for vectors."""
         return tuple(self.metadata.get("observation_shape", FRAME))
@@ -268,15 +273,17 @@ def validate_metadata(metadata: Any, path: Path) -> None:
         "episodes_per_shard": int,
         "policy_changes": list,
         "observation_shape": list,
+        "nvec": list,
     }
     for name, kind in kinds.items():
         value = metadata.get(name)
         invalid = not isinstance(value, kind) or (kind is int and not 1 <= metadata[name] <= MAX_COUNT)
         if invalid and (value is not None or name in ("env", "discrete", "action_dim")):
             raise ValueError(f"{path} must hold a valid {name}, got {str(value)[:40]!r}")
-    shape = metadata.get("observation_shape") or [1]
-    if not all(type(size) is int and 1 <= size <= MAX_COUNT for size in shape):
-        raise ValueError(f"{path} must hold a valid observation_shape, got {str(shape)[:40]!r}")
+    for name in ("observation_shape", "nvec"):
+        sizes = metadata.get(name) or [1]
+        if not all(type(size) is int and 1 <= size <= MAX_COUNT for size in sizes):
+            raise ValueError(f"{path} must hold a valid {name}, got {str(sizes)[:40]!r}")
     max_idle_steps = metadata.get("max_idle_steps")
     if max_idle_steps is not None and not (type(max_idle_steps) is int and max_idle_steps > 0):
         raise ValueError(f"{path} must hold a valid max_idle_steps, got {str(max_idle_steps)[:40]!r}")

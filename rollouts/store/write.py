@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from worldmodel.envs.choices import ChoiceSpace
 from worldmodel.envs.env_checker import MAX_FLOAT32
 from worldmodel.envs.registration import UNKNOWN_ENV
 from worldmodel.envs.wrappers import MAX_ACTIONS, action_kind, resize_frame, validate_image
@@ -41,12 +42,14 @@ class ActionKind(NamedTuple):
     discrete: bool
     size: int
     """Size of a Box action, or number of discrete actions; 0: unknown."""
+    nvec: tuple[int, ...] = ()
+    """Number of options of each choice of a Box that holds choices."""
 
     @classmethod
     def of(cls, space: spaces.Space[Any]) -> "ActionKind":
         """Return the kind of an action space."""
         kind, size = action_kind(space)
-        return cls(kind == "discrete", size)
+        return cls(kind == "discrete", size, space.nvec if isinstance(space, ChoiceSpace) else ())
 
     @classmethod
     def first(cls, episode: Episode, known: "ActionKind | None" = None) -> "ActionKind":
@@ -327,6 +330,7 @@ def write_store(
             raise ValueError("episodes must hold at least one episode, got none")
         size = kind.size or _num_actions(folder)
         metadata = metadata | {"discrete": kind.discrete, "action_dim": size}
+        metadata |= {"nvec": list(kind.nvec)} if kind.nvec else {}
         metadata |= {"source": source["digest"]} if source else {}
         metadata |= {} if shape == FRAME else {"observation_shape": list(shape)}
         write_json(folder / "metadata.json", metadata)  # last, so that a folder with metadata is complete
