@@ -20,9 +20,10 @@ from worldmodel.agents.pretrained import PretrainedAgent, pretrained_names, reso
 from worldmodel.agents.viewer.controls import controls
 from worldmodel.agents.viewer.fidelity import Fidelity, measure_run
 from worldmodel.agents.viewer.game import game_facts
+from worldmodel.agents.viewer.recorder import Recorder
 from worldmodel.agents.viewer.session import SPEEDS, Scene
 from worldmodel.envs.registration import env_words, imported_module
-from worldmodel.io.paths import expand
+from worldmodel.io.paths import expand, folder_path
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.start_states import EncodedEpisodes
 from worldmodel.validation import validate_positive_int
@@ -41,6 +42,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     visitors: int = 8,
+    record: str | os.PathLike[str] | None = None,
 ) -> "Page":
     """Serve the page in a background thread, from a script or a notebook.
 
@@ -57,12 +59,15 @@ def serve(
         host: Network address of the page. "0.0.0.0": any machine can open it.
         port: Port of the page. 0: any free port.
         visitors: Largest number of dreams at the same time.
+        record: Path of a folder that records what visitors play as rollouts: FOLDER/game and FOLDER/dream, two run folders.
+            An existing recording is continued. None: nothing is recorded.
 
     Returns:
         The page, with ``url`` and ``stop()``. It is a context manager, and a notebook displays it.
 
     Raises:
-        ValueError: ``source`` has no dream, an argument is out of range, or a package is missing.
+        ValueError: ``source`` has no dream, an argument is out of range, a package is missing, or ``record`` holds something
+            else.
         OSError: The port is in use.
     """
     validate_positive_int(visitors=visitors)
@@ -78,6 +83,9 @@ def serve(
         scene = _scene(source.world, start_states, {"trained": source.controller}, env or "", {}, env)
     else:
         scene = source if isinstance(source, Scene) else scene_of(_resolve(source), env)
+    if record is not None:
+        recorder = Recorder(folder_path(record, "record"), scene.world, scene.title, scene.env_options)
+        scene = replace(scene, recorder=recorder)
     try:
         from worldmodel.agents.viewer.server import Page
     except ModuleNotFoundError as error:
@@ -145,7 +153,7 @@ def _scene(
     world.eval()
     key_map = controls(env, options, world, game.meanings)
     speed = min(max(game.speed, SPEEDS[0]), SPEEDS[1])
-    return Scene(env or "a dream", world, start_states, key_map, controllers, make, speed, tuple(notes))
+    return Scene(env or "a dream", world, start_states, key_map, controllers, make, speed, tuple(notes), options)
 
 
 def _env_factory(

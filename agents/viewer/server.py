@@ -2,7 +2,7 @@
 
 Start reading at `build_app`; `Page` serves the application. A frame is sent to the page as one binary message: the length of
 a JSON text (uint32, little-endian), the text, the dream's frame (64 x 64 x 3 bytes), and the real frame if it is shown. The
-page sends short JSON texts (`session._VALUES`).
+page sends short JSON texts (`messages.validated`).
 """
 
 import asyncio

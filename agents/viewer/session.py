@@ -1,9 +1,8 @@
-"""The dream of one visitor, with its controller, the real game beside it, rewinding and recording.
+"""The dream of one visitor, with its controller, the real game beside it, rewinding, films and recording.
 
 Start reading at `Session.advance`. `agents.viewer.server` transports the messages and the frames.
 """
 
-import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,8 @@ from torch import Generator, Tensor
 
 from worldmodel import WorldModel
 from worldmodel.agents.analysis import video
+from worldmodel.agents.viewer.messages import validated
+from worldmodel.agents.viewer.recorder import Recorder, Takes
 from worldmodel.imagination import imagine, sample_noise
 from worldmodel.rng import Stream
 from worldmodel.rollouts.episode import training_seeds
@@ -61,6 +62,10 @@ class Scene:
     """Speed of the real game, in steps per second."""
     notes: tuple[str, ...] = ()
     """Sentences about the fidelity of the dream."""
+    env_options: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `envs.make` of the real environment."""
+    recorder: Recorder | None = None
+    """Records the episodes that visitors play. None: nothing is recorded."""
 
 
 class Frame(NamedTuple):
@@ -101,6 +106,8 @@ class Session:
         """Recorded frames. None: nothing was recorded."""
         self.with_reality = self._is_recording = self._closed = self._restart_requested = False
         self._env: gymnasium.Env[Any, Any] | None = None
+        self._observation: np.ndarray | None = None  # of the real game
+        self._takes = Takes(scene.recorder)
         self._inbox: deque[dict[str, Any]] = deque(maxlen=256)
         self._lock = threading.Lock()  # serializes `advance`, `recording` and `close`
         self._has_sent_frame = False
@@ -112,7 +119,7 @@ class Session:
         Raises:
             ValueError: The message is invalid.
         """
-        self._inbox.append(self._validated(message))
+        self._inbox.append(validated(message, self.scene.world.action_dim, (YOU, *self.scene.controllers)))
 
     def advance(self) -> Frame | None:
         """Apply the queued messages, and take a step unless the dream is paused or over; None: nothing has changed."""
@@ -128,7 +135,7 @@ class Session:
                 changed = self._apply(message) or changed
             if self._restart_requested:  # once, however many messages ask for it: it may play the real game
                 self._restart_as_requested()
-            if self.facts["over"] and not self.paused:
+            if self._is_over() and not self.paused:
                 self._steps_since_end += 1
                 if self._steps_since_end > REST * self.speed:
                     self._restart()
@@ -146,6 +153,8 @@ class Session:
             }
             self.facts |= {"temperature": self.temperature, "recording": self._is_recording}
             self.facts["film"] = 0 if self.film is None else len(self.film)
+            recorder = self.scene.recorder
+            self.facts["rollouts"] = recorder and {"episodes": recorder.episodes, "error": recorder.error}
             return Frame(dict(self.facts), self.dream, self.reality)
 
     def recording(self) -> bytes:
@@ -165,30 +174,12 @@ class Session:
         """Close the real environment and free the memory."""
         with self._lock:
             self._closed = True
+            self._takes.end()
             if self._env is not None:
                 self._env.close()
                 self._env = None
             self.past.clear()
             self.film = None
-
-    def _validated(self, message: Any) -> dict[str, Any]:
-        """Return the type and the value of a message, or raise ValueError."""
-        kind = message.get("type") if isinstance(message, dict) else None
-        if not isinstance(kind, str) or kind not in _VALUES:
-            raise ValueError(f"message must be an object whose type is one of {', '.join(_VALUES)}")
-        value, expected = message.get("value"), _VALUES[kind]
-        if expected is float and not _is_number(value):
-            raise ValueError(f"{kind} must be a finite number, got {str(value)[:40]!r}")
-        if expected is bool and not isinstance(value, bool):
-            raise ValueError(f"{kind} must be true or false, got {value!r}")
-        if kind == "action":
-            size = self.scene.world.action_dim
-            numbers = value if isinstance(value, list) else []
-            if len(numbers) != size or not all(map(_is_number, numbers)):
-                raise ValueError(f"action must be {size} finite numbers, got {value!r}")
-        if kind == "controller" and value not in (YOU, *self.scene.controllers):
-            raise ValueError(f"controller must be one of {', '.join((YOU, *self.scene.controllers))}, got {value!r}")
-        return {"type": kind, "value": value}
 
     def _apply(self, message: dict[str, Any]) -> bool:
         """Apply a message; returns whether the page must be updated."""
@@ -202,6 +193,8 @@ class Session:
             self.speed = float(np.clip(value, *SPEEDS))
         elif kind == "controller":
             self.controller = value
+            if value != YOU:
+                self._takes.end()
         elif kind == "pause":
             self.paused = value
         elif kind == "restart":
@@ -229,6 +222,7 @@ class Session:
 
     def _restart(self) -> None:
         """Start a dream from another start state."""
+        self._takes.end()
         self.past: deque[_RewindPoint] = deque(maxlen=PAST)
         self._steps_since_end = 0
         self.generator.manual_seed(int(self.rng.integers(2**62)))
@@ -244,7 +238,10 @@ class Session:
         self._decode_frame()
 
     def _play_warm_up(self) -> WorldState:
-        """Play `WARM_UP` steps of the real game; returns the state after them, from which the dream starts."""
+        """Play `WARM_UP` steps of the real game; returns the state after them, from which the dream starts.
+
+        A game that is recorded has no warm-up: the visitor plays whole episodes.
+        """
         world = self.scene.world
         if self._env is None:
             assert self.scene.make_env is not None
@@ -252,7 +249,7 @@ class Session:
         frame, _ = self._env.reset(seed=training_seeds(int(self.rng.integers(2**31)), Stream.ENV_SEEDS)[0])
         state, action = WorldState(self._encode(frame), world.initial(1)), self._neutral_action()
         controller = next(iter(self.scene.controllers.values()), None)
-        for number in range(WARM_UP):
+        for number in range(0 if self.scene.recorder else WARM_UP):
             if controller is not None:
                 action = world.squash(controller(state.controller_inputs))
             elif number % 4 == 0:
@@ -263,30 +260,56 @@ class Session:
                 frame, _ = self._env.reset()
                 memory = world.initial(1)
             state = WorldState(self._encode(frame), memory)
-        self.reality = world.draw_observations(frame[None])[0]
+        self._observation, self.reality = frame, world.draw_observations(frame[None])[0]
         return state
 
+    def _is_over(self) -> bool:
+        """Whether the dream is over; not while a visitor goes on in the real game beside it."""
+        real = self.facts["real"]
+        return self.facts["over"] and (real is None or real["over"] or self.controller != YOU)
+
     def _step(self) -> None:
-        """Take a step of the dream, and one of the real game if it is shown."""
-        world, facts = self.scene.world, dict(self.facts)
+        """Take a step of the dream, and one of the real game if it is shown; each until it is over."""
+        facts = self.facts
+        if not facts["over"]:
+            facts = self._dream_step()
+        if facts["real"] is not None and not facts["real"]["over"]:
+            facts = facts | {"real": self._game_step(facts["real"]["total"])}
+        self.facts = facts
+        self._record_frame()
+
+    def _dream_step(self) -> dict[str, Any]:
+        """Take a step of the dream; returns the new facts."""
+        world, facts, before = self.scene.world, dict(self.facts), self._dream_observation()
         self.past.append(_RewindPoint(self.state, self.facts, self.dream))
         noise = sample_noise(world, 1, self.generator)
         self.action, step, self.state, _ = next(imagine(world, self.state, self._policy, noise, self.temperature))
-        reward = float(step.reward)
+        reward, over = float(step.reward), bool(step.terminated)
         density = world.memory.density
         weights = density.distribution(density.features(self.state.memory)).weights[0].tolist()
         facts |= {"step": facts["step"] + 1, "reward": reward, "total": facts["total"] + reward}
-        facts |= {"termination": float(step.termination), "over": bool(step.terminated)}
+        facts |= {"termination": float(step.termination), "over": over}
         facts |= {"weights": weights, "action": self.action[0].tolist()}
-        if facts["real"] is not None and not facts["real"]["over"]:
-            assert self._env is not None
-            frame, real, terminated, truncated, _ = self._env.step(self._env_action(self.action))
-            over = bool(terminated or truncated)
-            total = facts["real"]["total"] + float(real)
-            facts["real"] = {"reward": float(real), "total": total, "over": over}
-            self.reality = world.draw_observations(frame[None])[0]
-        self.facts = facts
-        self._decode_frame()
+        self.dream = world.draw(self.state.latent)[0]
+        if self.controller == YOU:
+            self._takes.add("dream", before, self._env_action(self.action), reward, self._dream_observation(), over)
+        return facts
+
+    def _game_step(self, total: float) -> dict[str, Any]:
+        """Take a step of the real game; returns its facts."""
+        assert self._env is not None and self._observation is not None
+        before = self._observation
+        action = self._env_action(self.action)
+        frame, reward, terminated, truncated, _ = self._env.step(action)
+        self._observation, self.reality = frame, self.scene.world.draw_observations(frame[None])[0]
+        if self.controller == YOU:
+            self._takes.add("game", before, action, float(reward), frame, bool(terminated), bool(truncated))
+        return {"reward": float(reward), "total": total + float(reward), "over": bool(terminated or truncated)}
+
+    def _dream_observation(self) -> np.ndarray:
+        """Return the dream's current observation: its frame, or its vector."""
+        world = self.scene.world
+        return self.dream if len(world.observation_shape) > 1 else world.decode(self.state.latent)[0]
 
     def _policy(self, state: WorldState) -> Tensor:
         """Return the action of the selected controller, or the visitor's."""
@@ -295,9 +318,10 @@ class Session:
 
     def _rewind(self, steps: int) -> None:
         """Go back by a number of steps in the dream, and hide the real game, which cannot be rewound."""
-        snapshot = None
+        snapshot, before = None, len(self.past)
         while self.past and steps:
             snapshot, steps = self.past.pop(), steps - 1
+        self._takes.rewind(before - len(self.past))
         if snapshot is not None:
             self.state, self.facts, self.dream = snapshot.state, dict(snapshot.facts), snapshot.dream
             self.facts["real"], self.reality = None, None
@@ -333,26 +357,3 @@ class Session:
     def _env_action(self, action: Tensor) -> Any:
         """Return an action of the dream as an action of the environment."""
         return int(action[0].argmax()) if self.scene.world.discrete else action[0].cpu().numpy()
-
-
-_VALUES: dict[str, type | None] = {
-    "action": None,
-    "controller": None,
-    "pause": bool,
-    "reality": bool,
-    "record": bool,
-    "restart": None,
-    "rewind": float,
-    "speed": float,
-    "step": None,
-    "temperature": float,
-}
-"""Types of messages, with the type of their value; None: another check, or no value."""
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a value is a number that is finite as a float."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return False

@@ -309,7 +309,8 @@ def write_store(
         if source and (folder / "metadata.json").exists():
             store = Store(folder)
             if store.metadata.get("source") == source["digest"]:
-                return _indexed(store)
+                indexed = (minari_index(folder) / "metadata.json").exists()
+                return store if indexed else write_index(store)
         shards = _begin(folder, source or {"name": "episodes", "digest": ""})
         done = sum(len(shard.lengths) for shard in shards)
         shape: tuple[int, ...] = shards[0].observation_shape if shards else ()
@@ -335,7 +336,20 @@ def write_store(
         metadata |= {} if shape == FRAME else {"observation_shape": list(shape)}
         write_json(folder / "metadata.json", metadata)  # last, so that a folder with metadata is complete
         (folder / UNFINISHED).unlink()
-        return _indexed(Store(folder))
+        return write_index(Store(folder))
+
+
+def validate_new(folder: Path) -> None:
+    """Check that a folder has no files, or those of an interrupted call.
+
+    Raises:
+        ValueError: It has others.
+    """
+    if (folder / "metadata.json").exists():
+        raise ValueError(f"{folder} holds rollouts already: use another folder")
+    found = [child for child in folder.iterdir() if not child.name.startswith(".")] if folder.is_dir() else []
+    if found and not (folder / UNFINISHED).exists():
+        raise ValueError(f"{folder} is not empty: use another folder")
 
 
 def _begin(folder: Path, source: dict[str, str]) -> list[Shard]:
@@ -347,12 +361,9 @@ def _begin(folder: Path, source: dict[str, str]) -> list[Shard]:
     Raises:
         ValueError: The folder has files of something else.
     """
+    validate_new(folder)
     marker, kept, done = folder / UNFINISHED, list[Shard](), 0
     started = read_json(marker) if marker.exists() else None
-    if (folder / "metadata.json").exists():
-        raise ValueError(f"{folder} holds rollouts already: use another folder")
-    if started is None and any(not child.name.startswith(".") for child in folder.iterdir()):
-        raise ValueError(f"{folder} is not empty: use another folder")
     if started is not None and (not isinstance(started, dict) or started.get("name") != source["name"]):
         raise ValueError(
             f"{folder} has unfinished rollouts of another source: repeat its command, or use another folder"
@@ -378,10 +389,9 @@ def _num_actions(folder: Path) -> int:
     return 1 + max(int(reader.metadata(*one).actions.max()) for one in numbers)
 
 
-def _indexed(store: Store) -> Store:
-    """Write a store's Minari index, if it is missing."""
-    if not (minari_index(store.path) / "metadata.json").exists():
-        size = store.action_dim
-        space = spaces.Discrete(size) if store.discrete else spaces.Box(-1, 1, (size,), np.float32)
-        write_minari_index(store, space, can_be_made=store.env not in (UNKNOWN_ENV, DREAM_ENV_ID))
+def write_index(store: Store) -> Store:
+    """Write a store's Minari index."""
+    size = store.action_dim
+    space = spaces.Discrete(size) if store.discrete else spaces.Box(-1, 1, (size,), np.float32)
+    write_minari_index(store, space, can_be_made=store.env not in (UNKNOWN_ENV, DREAM_ENV_ID))
     return store

@@ -62,8 +62,12 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+def locked(folder: str | os.PathLike[str], timeout: float = 0) -> Iterator[None]:
     """Hold an exclusive lock on a folder while a block runs. The lock of a dead process is released.
+
+    Args:
+        folder: Path of the folder, which is made.
+        timeout: Number of seconds to wait for another process.
 
     Raises:
         ValueError: another process holds the lock.
@@ -72,7 +76,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=timeout)
     except Timeout:
         raise ValueError(f"{folder} is in use by another process: wait for it, or use another folder") from None
     try:

@@ -23,6 +23,12 @@ def build_play(parser: Parser) -> None:
     )
     parser.add_argument("--port", type=int, default=8000, help="Port of the page. 0: any free port.")
     parser.add_argument("--visitors", type=int, default=8, help="Largest number of dreams at the same time.")
+    parser.add_argument(
+        "--record",
+        type=str | None,
+        default=None,
+        help="Path of a folder that records what people play as rollouts, in FOLDER/game and FOLDER/dream. None: no recording.",
+    )
     parser.add_argument("--browser", type=bool, default=True, help="Whether to open a browser.")
 
 
@@ -34,7 +40,7 @@ def play(options: Namespace) -> None:
     try:
         page = serve(
             resolve_agent(options.run, options.pretrained), options.env,
-            host=options.host, port=options.port, visitors=options.visitors,
+            host=options.host, port=options.port, visitors=options.visitors, record=options.record,
         )  # fmt: skip
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
@@ -45,6 +51,8 @@ def play(options: Namespace) -> None:
     name = Path(options.run).name if options.pretrained else options.run
     with page:
         answers.print(f"{name} ({page.title}): {page.url} (Ctrl-C stops it)", markup=False)
+        if options.record is not None:
+            answers.print(f"Recording: {options.record}/game and {options.record}/dream", markup=False)
         if options.browser:
             import webbrowser
 

@@ -166,6 +166,11 @@ function number(value, digits = 2) {
   return text.replace("-", "−");
 }
 
+function showRollouts({ episodes, error }) {
+  const text = error ? `The last episode could not be recorded: ${error}` : `Your play is recorded as rollouts: ${episodes} episodes.`;
+  if ($("rollouts").textContent !== text) $("rollouts").textContent = text;
+}
+
 function updatePanel() {
   const names = hello.controls.kind === "box" ? null : hello.controls.choices.map((choice) => choice.name);
   $("step").textContent = facts.step;
@@ -181,10 +186,14 @@ function updatePanel() {
   setPressed("record", facts.recording);
   $("film").hidden = facts.recording || !facts.film || !$("film").hasAttribute("href");
   $("reality-figure").hidden = !facts.real;
+  $("rollouts").hidden = !facts.rollouts;
+  if (facts.rollouts) showRollouts(facts.rollouts);
   const mode = facts.controller === "you" ? "You play." : `The controller (${facts.controller}) plays.`;
   $("start").hidden = started || facts.step > 0;
   if (!started) return setStatus("Paused: any key or button starts the dream.");
   const running = facts.recording ? `${mode} Recording.` : mode;
+  const inGame = facts.over && facts.controller === "you" && facts.real && !facts.real.over;
+  if (inGame && !facts.notice && !facts.paused) return setStatus("The dream has ended. The real game goes on.");
   setStatus(facts.notice ? facts.notice : facts.over ? "The dream has ended. The next dream starts soon." : facts.paused ? "Paused." : running);
 }
 

@@ -12,6 +12,8 @@ from playwright.sync_api import sync_playwright
 
 from tests.agents.viewer.scenes import scene
 from tests.agents.viewer.test_server import served, until
+from worldmodel.agents.viewer.recorder import Recorder
+from worldmodel.rollouts import Store
 
 pytestmark = pytest.mark.slow
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -204,6 +206,23 @@ def test_a_recording_is_saved_and_can_be_played(page, tmp_path):
     download.value.save_as(tmp_path / "dream.mp4")
     with av.open(str(tmp_path / "dream.mp4")) as film:
         assert sum(1 for _ in film.decode(video=0)) > 10
+
+
+def test_the_page_says_that_play_is_recorded(browser, tmp_path):
+    shown = scene()
+    recorder = Recorder(tmp_path, shown.world, "Counter", {})
+    with served(replace(shown, recorder=recorder)) as (port, sessions):
+        with open_page(browser, f"http://127.0.0.1:{port}/", started=False) as page:
+            page.locator("#rollouts").wait_for(state="visible")
+            assert "0" in page.inner_text("#rollouts")
+            page.keyboard.down("ArrowRight")
+            page.locator("body").press("b")
+            page.wait_for_function("dreamPage.facts().real?.over")
+            page.wait_for_function("/[1-9]/.test(document.getElementById('rollouts').textContent)")
+        until(lambda: not sessions)  # the page is closed: its dream is cut
+    game, dream = (Store(tmp_path / name / "rollouts") for name in ("game", "dream"))
+    assert game.lengths == [20] and len(dream) >= 1
+    assert (game.episode(0).actions[:, 0] == 1).any()
 
 
 def test_a_closed_page_frees_its_dream(browser):
