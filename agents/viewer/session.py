@@ -106,6 +106,7 @@ class Session:
         """Recorded frames. None: nothing was recorded."""
         self.with_reality = self._is_recording = self._closed = self._restart_requested = False
         self._env: gymnasium.Env[Any, Any] | None = None
+        self.dream: np.ndarray
         self._observation: np.ndarray | None = None  # of the real game
         self._takes = Takes(scene.recorder)
         self._inbox: deque[dict[str, Any]] = deque(maxlen=256)
