@@ -3,6 +3,7 @@
 Start reading at `evaluate`, which returns a `Report`.
 """
 
+import html
 import json
 import math
 import os
@@ -91,6 +92,19 @@ class Report:
     def __repr__(self) -> str:
         """Return ``Report(...)`` around the line of `str`."""
         return f"Report({str(self)!r})"
+
+    def _repr_html_(self) -> str:
+        """Return the statistics as an HTML table for a notebook."""
+        low, high, mean, std = (
+            format_number(value) for value in (min(self.returns), max(self.returns), self.mean, self.std)
+        )
+        cells = {"environment": self.env, "policy": self.policy, "mean ± std": f"{mean} ± {std}", "n": self.n}
+        cells |= {"lowest": low, "highest": high, "seeds": f"{min(self.seeds)} to {max(self.seeds)}"}
+        heads, values = (
+            "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in part)
+            for tag, part in (("th", cells), ("td", cells.values()))
+        )
+        return f"<table><tr>{heads}</tr><tr>{values}</tr></table>"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the report and its statistics as JSON."""

@@ -21,6 +21,7 @@ from worldmodel.agents.progress import duration
 from worldmodel.corpora import Corpus, open_corpus
 from worldmodel.io.files import atomic, read_json, write_json
 from worldmodel.io.migration import density_result
+from worldmodel.rollouts import pictures
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -235,7 +236,7 @@ def _samples(out: Path, rows: Results, folders: dict[str, Path], described: dict
         true = next(iter(corpus.test.batches(12))).event
         lines = [coloured(corpus.to_data(true).numpy())]
         lines += [coloured(_sample_images(folders[name], corpus)) for name in names]
-        video.write_png(out / "samples.png", video.png(video.grid(lines)))
+        video.write_png(out / "samples.png", pictures.png(pictures.grid(lines)))
         return
     true = next(iter(corpus.test.batches(1)))
     sounds = {"the corpus": corpus.to_data(true.event)[0].numpy()}

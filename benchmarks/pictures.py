@@ -14,7 +14,8 @@ import gymnasium
 import numpy as np
 
 from worldmodel.agents import viewer
-from worldmodel.agents.analysis.video import grid, png, write_png
+from worldmodel.agents.analysis.video import write_png
+from worldmodel.rollouts.pictures import grid, png
 
 SCENES = {(3, "start"): 1, (3, "zoom"): 12, (3, "road"): 60, (5, "corner"): 150, (7, "skid"): 220, (8, "grass"): 300}
 """Seed of the track, description of the scene, and number of steps before the frame."""

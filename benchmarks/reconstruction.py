@@ -145,8 +145,9 @@ def train(name: str, runs: Path) -> dict[str, Any]:
 
 def _draw(run: Run, vae: Any) -> None:
     """Write ``reconstructions.png`` into the run: held-out frames above their reconstructions."""
-    from worldmodel.agents.analysis.video import grid, write_png
+    from worldmodel.agents.analysis.video import write_png
     from worldmodel.batches import frames_to_float, frames_to_uint8
+    from worldmodel.rollouts.pictures import grid
 
     frames = next(Frames(run.store()).split(0.1, 1)[1].batches(12))
     with torch.no_grad():

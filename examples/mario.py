@@ -11,7 +11,8 @@ from pathlib import Path
 
 from worldmodel import FRMDN, VAE, Memory, WorldModel, envs, fit, rollouts
 from worldmodel.agents import Agent, LinearController, evaluate, evolve
-from worldmodel.agents.analysis.video import enlarge, write_mp4
+from worldmodel.agents.analysis.video import write_mp4
+from worldmodel.rollouts.pictures import enlarge
 
 STAGE = "SuperMarioBros-1-1"
 GAME = {"action_set": "run", "action_repeat": 8}  # Mario always runs; a jump starts or ends every eighth frame

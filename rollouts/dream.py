@@ -19,6 +19,7 @@ from worldmodel.imagination import Imaginer, NoiseStreams, imagine, imagine_step
 from worldmodel.messages import format_number
 from worldmodel.rng import Stream
 from worldmodel.rollouts.ensemble import ModelEnsemble, dream_start_states
+from worldmodel.rollouts.pictures import enlarge, gif, with_picture
 from worldmodel.rollouts.policy.controllers import as_controllers
 from worldmodel.start_states import EncodedClip, EncodedEpisodes, StartState, burn_in_states
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
@@ -61,6 +62,13 @@ class Dreams(NamedTuple):
             f"Dreams(controllers={controllers}, num_rollouts={num_rollouts}, mean return={format_number(self.returns.mean())}, "
             f"mean length={self.lengths.mean():.0f}, keep={kept})"
         )
+
+    def _repr_html_(self) -> str:
+        """Return a film of the first dream as HTML for a notebook, if frames were kept."""
+        if self.frames is None or self.frames.ndim < 6:
+            return with_picture(repr(self), None)
+        film = self.frames[0, 0, : int(self.lengths[0, 0]) + 1]
+        return with_picture(repr(self), gif(enlarge(film)))
 
 
 @shows_progress("dream", "steps")

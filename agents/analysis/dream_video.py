@@ -14,6 +14,7 @@ from torch import Tensor
 from worldmodel import WorldModel
 from worldmodel.agents.analysis import plots, video
 from worldmodel.messages import format_number
+from worldmodel.rollouts import pictures
 from worldmodel.rollouts.dream import dream, open_loop_rollout
 from worldmodel.rollouts.episode import Episode
 from worldmodel.rollouts.policy.controllers import Controller
@@ -61,7 +62,7 @@ def film(
         world.draw(latents[start_step:]),
         world.draw(dreamed[0]),
     )
-    return video.side_by_side(*(video.enlarge(part) for part in shown))
+    return video.side_by_side(*(pictures.enlarge(part) for part in shown))
 
 
 def temperature_film(
@@ -84,10 +85,10 @@ def temperature_film(
     """
     start_step, latents = resolve_start_step(episode, start_step), encode_means(world, episode)
     actions = world.action_inputs(episode.actions)
-    films = [_with_title(video.enlarge(world.draw_observations(episode.frames[start_step:]), 3), "game")]
+    films = [_with_title(pictures.enlarge(world.draw_observations(episode.frames[start_step:]), 3), "game")]
     for temperature in temperatures:
         dreamed, _ = open_loop_rollout(world, latents, actions, start_step, 1, temperature, seed)
-        films.append(_with_title(video.enlarge(world.draw(dreamed[0]), 3), f"temperature {temperature:g}"))
+        films.append(_with_title(pictures.enlarge(world.draw(dreamed[0]), 3), f"temperature {temperature:g}"))
     return video.side_by_side(*films)
 
 
@@ -112,7 +113,7 @@ def controller_film(
     shown = (world.draw_observations(episode.frames), world.draw_observations(dreamed))
     returns = (float(episode.rewards.sum(dtype=np.float64)), float(dreams.returns[0, 0]))
     films = [
-        _with_title(video.enlarge(frames), f"{name}: return {format_number(total)}, {len(frames) - 1} steps")
+        _with_title(pictures.enlarge(frames), f"{name}: return {format_number(total)}, {len(frames) - 1} steps")
         for name, frames, total in zip(("game", "dream"), shown, returns, strict=True)
     ]
     longest = max(map(len, films))
@@ -151,7 +152,7 @@ def reconstructions(world: WorldModel, frames: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         decoded = world.draw(world.encode(torch.from_numpy(frames)))
     frames = world.draw_observations(frames)
-    return video.grid([frames, decoded, np.abs(frames.astype(np.int16) - decoded).astype(np.uint8)])
+    return pictures.grid([frames, decoded, np.abs(frames.astype(np.int16) - decoded).astype(np.uint8)])
 
 
 def traversals(world: WorldModel, latents: np.ndarray, frame_index: int = 40) -> tuple[np.ndarray, list[int]]:
@@ -172,7 +173,7 @@ def traversals(world: WorldModel, latents: np.ndarray, frame_index: int = 40) ->
     for row, dimension in enumerate(dimensions):
         rows[row, :, dimension] = mean[dimension] + np.linspace(-FURTHEST, FURTHEST, NUM_VALUES) * std[dimension]
     images = world.draw(torch.from_numpy(rows).to(world.device))
-    return video.grid(list(images)), [int(dimension) for dimension in dimensions]
+    return pictures.grid(list(images)), [int(dimension) for dimension in dimensions]
 
 
 @torch.no_grad()

@@ -10,9 +10,6 @@ import numpy as np
 from worldmodel.agents.progress import duration, size
 from worldmodel.messages import format_number
 
-SHEET_ROWS, SHEET_COLUMNS = 8, 12
-"""Number of episodes on a contact sheet, and of frames of each."""
-
 
 def describe(path: Path) -> list[tuple[str, str]]:
     """Describe a run, a store, a world model or an agent as rows of (name, value).
@@ -139,15 +136,10 @@ def contact_sheet(path: Path, picture: Path) -> bool:
     from worldmodel.rollouts import Store
 
     folder = next((one for one in (path, path / "rollouts") if (one / "metadata.json").exists()), None)
-    if folder is None or not len(store := Store(folder)) or len(store.observation_shape) == 1:
-        return False
-    rows = []
-    for index in np.unique(np.linspace(0, len(store) - 1, SHEET_ROWS).astype(int)):
-        shard, number = store.locate(int(index))
-        times = np.linspace(0, shard.lengths[number], SHEET_COLUMNS).astype(int)
-        rows.append(np.concatenate([store.reader.frames(shard, number, t, t + 1)[0] for t in times]))
-    video.write_png(picture, video.grid(rows, scale=1))
-    return True
+    sheet = None if folder is None else Store(folder).contact_sheet()
+    if sheet is not None:
+        video.write_png(picture, sheet)
+    return sheet is not None
 
 
 def _describe_world(path: Path) -> list[tuple[str, str]]:

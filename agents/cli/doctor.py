@@ -71,11 +71,16 @@ def run_checks() -> list[Check]:
 
 
 def _device() -> Check:
-    import torch
+    from worldmodel.training.devices import VARIABLE, device_name, resolve_device
 
-    if torch.cuda.is_available():
-        return Check("device", True, torch.cuda.get_device_name())
-    return Check("device", True, f"CPU, {os.cpu_count()} cores (no CUDA device: everything works, training is slower)")
+    try:
+        device = resolve_device()
+    except ValueError as error:
+        return Check("device", False, str(error), f"unset {VARIABLE}, or name a device of this machine")
+    slower = (
+        "" if device.type != "cpu" else f", {os.cpu_count()} cores (everything works; trainings are faster on a GPU)"
+    )
+    return Check("device", True, device_name(device) + slower)
 
 
 def _check_env(name: str, advice: str) -> Check:

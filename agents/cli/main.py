@@ -15,6 +15,7 @@ from typing import Any
 from jsonargparse import set_parsing_settings
 
 from worldmodel.agents.cli.commands import COMMANDS
+from worldmodel.agents.cli.commands.common import device_of
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.config.validate import validate_seeds
@@ -101,7 +102,8 @@ def _run(name: str, options: Any) -> int:
             with busy("loading torch"):
                 import_module("torch")
         validate_seeds(dict(options.items()), test=name == "evaluate")
-        return COMMANDS[name].run(options) or 0
+        with device_of(options):
+            return COMMANDS[name].run(options) or 0
     except (ValueError, ImportError) as error:
         return _failed(f"worldmodel {name}: {error}")
     except OSError as error:

@@ -20,7 +20,7 @@ from worldmodel.baselines import VRNN
 from worldmodel.batches import to_device
 from worldmodel.corpora import Corpus
 from worldmodel.io.files import write_json
-from worldmodel.training import distributed
+from worldmodel.training.devices import resolve_device
 from worldmodel.training.progress import Progress, silent
 
 BATCH_SIZE = 32
@@ -193,7 +193,7 @@ def evaluate_model(
     """
     speech, files = corpus.kind == "speech", getattr(corpus, part).file_indices
     scale = corpus.normalizer.describe()  # first: raises an error if the stored mean and std are of other recordings
-    model.to(distributed.device())
+    model.to(resolve_device())
     try:
         values_of = _values(model, corpus, part, samples, progress)
     finally:
@@ -225,7 +225,7 @@ def _values(
     measured: dict[str, list[np.ndarray]] = {}
     progress(0, len(data), "")
     for number, batch in enumerate(data.batches(BATCH_SIZE)):
-        moved = to_device(batch, distributed.device())
+        moved = to_device(batch, resolve_device())
         densities = (*_log_likelihoods(model, moved, samples, number), (REFERENCE, reference.log_prob(batch)))
         values_of = {what: _in_unit(values, corpus) for what, values in densities}
         for what, values in {**values_of, LENGTH: batch.mask.sum(dim=1).double()}.items():

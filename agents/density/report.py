@@ -26,6 +26,7 @@ from worldmodel.agents.density.training_summary import TrainingSummary
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import duration
 from worldmodel.corpora import Corpus, audio_files
+from worldmodel.rollouts import pictures
 
 TEMPERATURES = (1.0, 0.8)
 """Sampling temperatures of the samples on the page."""
@@ -126,7 +127,7 @@ def _image_samples(run: Run, corpus: Corpus) -> str:
     media = run.folder / "media"
     count = min(IMAGES, len(corpus.test))
     real = corpus.to_data(next(iter(corpus.test.batches(count))).event).numpy()
-    video.write_png(media / "real.png", video.grid(square(coloured(real))))
+    video.write_png(media / "real.png", pictures.grid(square(coloured(real))))
     shown = [("test part", media / "real.png")]
     for temperature in TEMPERATURES:
         shown.append(

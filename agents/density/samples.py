@@ -20,7 +20,8 @@ from worldmodel.agents.density.runs import SpeechScale, load_density, load_scale
 from worldmodel.corpora.images import Dequantisation
 from worldmodel.io.files import atomic, error_context, read_json
 from worldmodel.io.paths import expand, folder_path
-from worldmodel.training import distributed
+from worldmodel.rollouts import pictures
+from worldmodel.training.devices import resolve_device
 from worldmodel.training.progress import Progress, silent
 from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
 
@@ -81,7 +82,7 @@ def sample_density(
         raise ValueError(f"length must be above zero, got {length}")
     model, _, scale = _load(folder, count)
     out_dir, name = folder_path(out or expand(folder) / "samples", "out"), f"t{temperature:g}-s{seed}"
-    generator = torch.Generator(distributed.device()).manual_seed(seed)
+    generator = torch.Generator(resolve_device()).manual_seed(seed)
     if isinstance(scale, SpeechScale):
         if length is not None and length * scale.rate > MAX_WAV_SAMPLES:
             maximum = MAX_WAV_SAMPLES / scale.rate
@@ -96,7 +97,7 @@ def sample_density(
         scale = scale._replace(height=int(length))
     events = model.sample(scale.dimensions // scale.event_dim, count, temperature, generator)
     path = out_dir / f"{name}.png"
-    video.write_png(path, video.grid(square(coloured(scale.to_data(events.cpu()).numpy()))))
+    video.write_png(path, pictures.grid(square(coloured(scale.to_data(events.cpu()).numpy()))))
     return Samples([path], None, 0.0)
 
 
@@ -137,13 +138,13 @@ def complete_images(
     if corpus.normalizer != scale:
         raise ValueError(f"images must match those of {folder}, {scale}, got {corpus.normalizer}")
     event = next(iter(corpus.test.batches(count))).event
-    generator = torch.Generator(distributed.device()).manual_seed(seed)
+    generator = torch.Generator(resolve_device()).manual_seed(seed)
     num_given = scale.height // 2 * (scale.dimensions // scale.event_dim // scale.height)
     lower = model.sample(
         event.shape[1] - num_given,
         temperature=temperature,
         generator=generator,
-        prefix=event[:, :num_given].to(distributed.device()),
+        prefix=event[:, :num_given].to(resolve_device()),
     )
     true = coloured(corpus.to_data(event).numpy())
     completed = coloured(corpus.to_data(torch.cat((event[:, :num_given], lower.cpu()), dim=1)).numpy())
@@ -151,7 +152,7 @@ def complete_images(
     given[:, scale.height // 2 :] = 128
     path = folder_path(out or expand(folder) / "samples", "out") / f"completed-t{temperature:g}-s{seed}.png"
     blocks = [slice(first, first + MAX_COLUMNS) for first in range(0, len(true), MAX_COLUMNS)]
-    video.write_png(path, video.grid([part[block] for block in blocks for part in (given, completed, true)]))
+    video.write_png(path, pictures.grid([part[block] for block in blocks for part in (given, completed, true)]))
     return path
 
 
@@ -182,7 +183,7 @@ def _load(folder: str | os.PathLike[str], count: int) -> tuple[Any, DensityConfi
         maximum = min(maximum, MAX_TOTAL_VALUES // scale.dimensions)
     if count > maximum:
         raise ValueError(f"count must be at most {maximum}, got {count}")
-    return model.to(distributed.device()), settings, scale
+    return model.to(resolve_device()), settings, scale
 
 
 def _write_speech(

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from worldmodel.agents.progress import quiet
 from worldmodel.rollouts.executors.workers import run_tasks
-from worldmodel.training import distributed
+from worldmodel.training.devices import resolve_device
 from worldmodel.training.progress import Progress
 
 
@@ -24,7 +24,7 @@ class Part(Protocol):
 
 def runs_in_workers(parts: Sequence[Part]) -> bool:
     """Return whether parts run in worker processes: several of them, and no GPU."""
-    return len(parts) > 1 and distributed.device().type == "cpu"
+    return len(parts) > 1 and resolve_device().type == "cpu"
 
 
 def run_in_workers(parts: Sequence[Part], workers: int, progress: Progress) -> None:

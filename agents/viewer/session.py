@@ -21,6 +21,7 @@ from worldmodel.agents.viewer.messages import validated
 from worldmodel.agents.viewer.recorder import Recorder, Takes
 from worldmodel.imagination import imagine, sample_noise
 from worldmodel.rng import Stream
+from worldmodel.rollouts import pictures
 from worldmodel.rollouts.episode import training_seeds
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.start_states import EncodedEpisodes, sample_start_states
@@ -169,7 +170,7 @@ class Session:
                 raise ValueError("nothing was recorded")
             width = min(frame.shape[1] for frame in self.film)
             frames = np.stack([frame[:, :width] for frame in self.film])
-        return video.mp4(video.enlarge(frames), max(1, round(self.speed)))
+        return video.mp4(pictures.enlarge(frames), max(1, round(self.speed)))
 
     def close(self) -> None:
         """Close the real environment and free the memory."""

@@ -34,6 +34,7 @@ from worldmodel.io.migration import (
 )
 from worldmodel.io.paths import expand, folder_path
 from worldmodel.rollouts.episode import FRAME, Episode
+from worldmodel.rollouts.pictures import grid, png, with_picture
 from worldmodel.rollouts.store.datasets import Frames, Sequences, Windows
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, encode
 from worldmodel.rollouts.store.shards import FORMAT, EpisodeMeta, Reader, Shard, read_shard
@@ -147,6 +148,22 @@ class Store:
     def __len__(self) -> int:
         """Number of episodes that can be read."""
         return len(self._locations)
+
+    def contact_sheet(self, rows: int = 8, columns: int = 12) -> np.ndarray | None:
+        """Return one image (H, W, 3) of ``columns`` frames of each of ``rows`` episodes; None: there are no frames."""
+        if not len(self) or len(self.observation_shape) == 1:
+            return None
+        lines = []
+        for index in np.unique(np.linspace(0, len(self) - 1, rows).astype(int)):
+            shard, number = self.locate(int(index))
+            times = np.linspace(0, shard.lengths[number], columns).astype(int)
+            lines.append(np.concatenate([self.reader.frames(shard, number, t, t + 1)[0] for t in times]))
+        return grid(lines, scale=1)
+
+    def _repr_html_(self) -> str:
+        """Return the contact sheet as HTML for a notebook."""
+        sheet = self.contact_sheet()
+        return with_picture(repr(self), None if sheet is None else png(sheet))
 
     def missing(self, count: int) -> list[int]:
         """Return the numbers below ``count`` of episodes that are not in a readable shard."""

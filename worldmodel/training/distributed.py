@@ -40,13 +40,6 @@ def _launched_by_torchrun() -> bool:
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def device() -> torch.device:
-    """Return the device of this process."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
 def shard(batch: Any, rank: int, world_size: int) -> Any:
     """Return the part of a batch for this process: every ``world_size``-th example.
 

@@ -21,6 +21,7 @@ from worldmodel.io.paths import folder_path
 from worldmodel.training import distributed
 from worldmodel.training.callbacks import EarlyStopping, MetricsLog, ShowProgress, TensorBoard
 from worldmodel.training.checkpoint import Checkpoint
+from worldmodel.training.devices import resolve_device
 from worldmodel.training.loaders import as_data
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.training.trainer import Trainer, TrainingCallback
@@ -81,7 +82,7 @@ def fit(
         out: Path of a folder for ``weights.safetensors``, ``metrics.jsonl``, TensorBoard's files and the training state.
             The same call with the same folder continues a stopped training, or returns a finished one at once. Ctrl-C
             saves after the current update; a killed process loses the updates since the last save.
-        device: Device of the computation. None: CUDA if available, else the CPU.
+        device: Device of the computation, as `resolve_device` takes it. None: ``WORLDMODEL_DEVICE``, or CUDA if available.
         dtype: Data type of the layers, "float32" or "bfloat16". Weights, densities and sums stay in single precision.
             bfloat16 is faster on GPUs and CPUs that support it.
         tensorboard: Whether to write TensorBoard's files into ``out``.
@@ -126,7 +127,7 @@ def fit(
     settings |= {name: value for name, value in optional.items() if value is not None}
     _validate(settings)
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    device = torch.device(device or distributed.device())
+    device = resolve_device(device)
     checkpoint = Checkpoint(None if out is None else folder_path(out, "out"), settings)
     saved = checkpoint.load(device, getattr(source, "form", {}) if allow_new_data else None)
     builtin = _callbacks(report, patience, checkpoint.folder, tensorboard)

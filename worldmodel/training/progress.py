@@ -1,15 +1,18 @@
-"""Report the progress of long work to a callback: a bar in a terminal, or plain lines in a log or a notebook.
+"""Report the progress of long work to a callback: a bar in a terminal or a notebook, or plain lines in a log.
 
 Start reading at `bar`; the command line uses it through `agents.progress`. `shows_progress` gives functions ``progress=True``.
 """
 
 import functools
+import html
 import inspect
+import math
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -23,6 +26,8 @@ LINE_SECONDS = 5.0
 """Shortest time between two lines without a terminal, in seconds."""
 BAR_WIDTH, MIN_BAR_WIDTH, MIN_NOTE_WIDTH, MIN_TITLE_WIDTH = 24, 8, 10, 24
 """Width of a bar in characters, and smallest widths of a bar, a note and a title beside other parts."""
+NOTEBOOK_SECONDS = 0.25
+"""Shortest time between two changes of a bar in a notebook, in seconds."""
 SLOW_RATE = 0.5
 """Rate per second below which the seconds per unit are shown."""
 
@@ -234,8 +239,43 @@ def bar(title: str, unit: str, console: Console, above: RenderableType | None = 
             raise
 
 
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython and ipython.get_ipython(), "kernel")
+
+
+@contextmanager
+def notebook_bar(title: str, unit: str) -> Iterator[Progress]:
+    """Show progress in a notebook's cell while a block runs: one bar, which changes at most four times a second."""
+    display = sys.modules["IPython"].display.display
+    task, shown, handle = Task(title, unit), -math.inf, None
+
+    def report(done: int, total: int, note: str) -> None:
+        nonlocal shown, handle
+        task.update(done, total, note)
+        if time.monotonic() - shown < NOTEBOOK_SECONDS and done < total:
+            return
+        shown, line = time.monotonic(), task.line()
+        picture = f'<progress value="{done}" max="{max(total, 1)}"></progress> {html.escape(line)}'
+        data = {"text/plain": line, "text/html": picture}
+        if handle is None:
+            handle = display(data, raw=True, display_id=True)
+        else:
+            handle.update(data, raw=True)
+
+    yield report
+
+
+_shown: ContextVar[bool] = ContextVar("shown", default=False)
+"""Whether a function shows its progress now; those that it calls are silent by default."""
+
+
 def shows_progress(title: str, unit: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let the argument ``progress`` of a function also be True (a bar, or lines of a log, on stderr) or False (silent)."""
+    """Let the argument ``progress`` of a function also be True (a bar, or lines of a log, on stderr) or False (silent).
+
+    The default is True in a notebook, where the outermost function shows the only bar.
+    """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
@@ -246,12 +286,20 @@ def shows_progress(title: str, unit: str) -> Callable[[Callable[P, R]], Callable
                 bound = signature.bind(*args, **kwargs)
             except TypeError:
                 return function(*args, **kwargs)  # raises the error with the function's own name
-            progress = bound.arguments.get("progress")
-            if not isinstance(progress, bool):
-                return function(*args, **kwargs)
-            console = Console(stderr=True, highlight=False, force_jupyter=False)
-            with bar(title, unit, console) if progress else nullcontext(silent) as bound.arguments["progress"]:
-                return function(*bound.args, **bound.kwargs)
+            notebook = in_notebook()
+            progress = bound.arguments.get("progress", silent)
+            if progress is silent and notebook and not _shown.get():
+                progress = True
+            shown: AbstractContextManager[Any] = nullcontext(silent if progress is False else progress)
+            if progress is True:
+                stderr = Console(stderr=True, highlight=False, force_jupyter=False)
+                shown = notebook_bar(title, unit) if notebook else bar(title, unit, stderr)
+            token = _shown.set(True)
+            try:
+                with shown as bound.arguments["progress"]:
+                    return function(*bound.args, **bound.kwargs)
+            finally:
+                _shown.reset(token)
 
         return wrapped
 

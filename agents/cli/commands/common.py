@@ -2,9 +2,10 @@
 
 import difflib
 import json
+import os
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -15,7 +16,7 @@ from worldmodel.agents.config.io import flat, nested, read_yaml
 from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.config.schema import OFFICIAL, RunConfig
 from worldmodel.agents.config.sections import STAGE, build, read_sections
-from worldmodel.agents.progress import busy
+from worldmodel.agents.progress import busy, console
 from worldmodel.io import migration
 from worldmodel.io.paths import expand
 
@@ -94,6 +95,52 @@ def add_preset(parser: Parser) -> None:
 def preset_words(options: Namespace) -> list[str]:
     """Return ``--preset`` for the printed command of the next stage: the preset that was given, else quick."""
     return ["--preset", options.preset or "quick"]
+
+
+def add_device(parser: Parser) -> None:
+    """Add ``--device`` and ``--threads``, which `device_of` reads, to a command that trains or samples."""
+    parser.add_argument(
+        "--device",
+        type=str | None,
+        default=None,
+        help="Device of trainings: cpu, cuda, cuda:N, mps, or auto (CUDA if available). None: WORLDMODEL_DEVICE, else auto.",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int | None,
+        default=None,
+        help="Number of torch's threads on the CPU. None: one for each core.",
+    )
+
+
+@contextmanager
+def device_of(options: Namespace) -> Iterator[None]:
+    """Print the device of a command that has ``--device``, and use it in this process and its workers while a block runs.
+
+    Raises:
+        ValueError: This machine does not have the device, or the number of threads is below 1.
+    """
+    if "device" not in options:
+        yield
+        return
+    import torch
+
+    from worldmodel.training.devices import VARIABLE, device_name, resolve_device
+    from worldmodel.training.distributed import is_main_process
+    from worldmodel.validation import validate_optional_positive_int
+
+    validate_optional_positive_int(threads=options.threads)
+    device, threads, before = resolve_device(options.device), torch.get_num_threads(), os.environ.get(VARIABLE)
+    torch.set_num_threads(options.threads or threads)
+    os.environ[VARIABLE] = options.device or before or "auto"
+    if is_main_process():
+        console.print(f"device: {device_name(device)}", markup=False)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        del os.environ[VARIABLE]
+        os.environ.update({} if before is None else {VARIABLE: before})
 
 
 def add_where(parser: Parser, what: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from worldmodel.agents.cli.commands.common import add_run
+from worldmodel.agents.cli.commands.common import add_device, add_run
 from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.progress import answers, bar
 from worldmodel.io.paths import folder_path
@@ -36,6 +36,7 @@ def build_compare(parser: Parser) -> None:
         default=["mean", "sample"],
         help="Training targets: mean (of the VAE's posterior), sample (drawn from it), or both.",
     )
+    add_device(parser)
     parser.add_argument("--workers", type=int, default=2, help="Number of trainings that run at the same time.")
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from jsonargparse import Namespace
 
-from worldmodel.agents.cli.commands.common import Preset, scan_argv
+from worldmodel.agents.cli.commands.common import Preset, add_device, scan_argv
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.config.validate import validate
@@ -36,6 +36,7 @@ def build_fit(parser: Parser) -> None:
     parser.add_argument(
         "--config", action="config", help="Path of a YAML file with settings, such as a run's config.yaml."
     )
+    add_device(parser)
     parser.add_class_arguments(DensityConfig)
 
 
@@ -69,6 +70,7 @@ def build_evaluate(parser: Parser) -> None:
     parser.add_argument(
         "--samples", type=int, default=16, help="Number of latent samples for the importance estimate (vrnn, vrnn-gmm)."
     )
+    add_device(parser)
 
 
 def evaluate(options: Namespace) -> None:
@@ -107,6 +109,7 @@ def build_sample(parser: Parser) -> None:
         "--complete", action="store_true", help="Draw the lower halves of test images instead of whole samples."
     )
     parser.add_argument("--out", type=str | None, default=None, help="Path of the output folder. None: RUN/samples.")
+    add_device(parser)
 
 
 def sample(options: Namespace) -> None:

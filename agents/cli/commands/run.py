@@ -10,6 +10,7 @@ from rich.text import Text
 from worldmodel.agents.cli.commands.common import (
     ENV_ALIASES,
     RunPreset,
+    add_device,
     add_settings,
     env_words,
     set_preset,
@@ -46,6 +47,7 @@ def build_run(parser: Parser) -> None:
     parser.add_argument(
         "--env", type=str | None, default=None, help="Environment in a run's config.yaml; must be equal to ENV."
     )
+    add_device(parser)
     add_settings(parser, *(name for name in RunConfig.__dataclass_fields__ if name != "env"))
     parser.hidden = rare_settings(RunConfig)
     parser.epilog = "--help all shows all settings."

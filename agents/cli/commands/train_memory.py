@@ -5,6 +5,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from worldmodel.agents.cli.commands.common import (
+    add_device,
     add_preset,
     add_run,
     add_settings,
@@ -23,6 +24,7 @@ def build_train_memory(parser: Parser) -> None:
     """
     add_run(parser)
     add_preset(parser)
+    add_device(parser)
     add_settings(parser, "memory", "training", "seed")
 
 

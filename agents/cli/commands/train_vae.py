@@ -5,6 +5,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from worldmodel.agents.cli.commands.common import (
+    add_device,
     add_preset,
     add_run,
     add_settings,
@@ -22,6 +23,7 @@ def build_train_vae(parser: Parser) -> None:
     """
     add_run(parser)
     add_preset(parser)
+    add_device(parser)
     add_settings(parser, "vae", "training", "seed")
 
 
