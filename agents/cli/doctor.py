@@ -24,6 +24,7 @@ EXTRAS = {
     "starlette": "viewer",
     "soundfile": "audio",
     "wandb": "wandb",
+    "huggingface_hub": "hub",
     "ale_py": "games",
     "vizdoom": "doom",
 }

@@ -30,6 +30,8 @@ NEEDS = [
     ("doom", "vizdoom", "collect doom-take-cover --out {tmp}/run"),
     ("minari", "minari", "inspect {tmp}/store --minari true"),
     ("wandb", "wandb", "wandb {tmp}/run"),
+    ("hub", "huggingface_hub", "push car-racing user/car"),
+    ("hub", "huggingface_hub", "pull user/car --out {tmp}/car"),
 ]
 """An extra, a package of it, and a command that needs it."""
 
