@@ -1,0 +1,140 @@
+"""Ten environments that people bring, each by the command of a newcomer: the quick preset, three training seeds.
+
+python -m benchmarks.generality run FOLDER [--games pong ...] [--seeds 1 2 3]     a finished run is not run again
+python -m benchmarks.generality write FOLDER      docs/results/generality.json, and the table of docs/own-environment.md
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.results import put
+from worldmodel.agents.cli.main import main as worldmodel
+from worldmodel.agents.evaluation import hardware
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.io.files import read_json, write_json
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "docs" / "results" / "generality.json"
+PAGE = ROOT / "docs" / "own-environment.md"
+BEGIN = "<!-- generality: written by `python -m benchmarks.generality`, checked by `python -m benchmarks.pages --check` -->\n"
+END = "<!-- end of generality -->"
+
+
+class Game(NamedTuple):
+    """An environment with its options, as the command line takes them."""
+
+    env: str
+    options: dict[str, Any]
+
+    @property
+    def observation(self) -> str:
+        """What the world model learns from."""
+        return "numbers" if self.options.get("observation") == "vector" else "frames"
+
+
+VECTOR = {"observation": "vector"}
+GAMES = {
+    "cartpole": Game("CartPole-v1", {}),
+    "cartpole-vector": Game("CartPole-v1", VECTOR),
+    "acrobot-vector": Game("Acrobot-v1", VECTOR),
+    "pendulum-vector": Game("Pendulum-v1", VECTOR),
+    "lander-vector": Game("LunarLander-v3", VECTOR),
+    "walker-vector": Game("BipedalWalker-v3", VECTOR),
+    "minigrid": Game("minigrid:MiniGrid-Empty-8x8-v0", {}),
+    "pong": Game("ALE/Pong-v5", {}),
+    "breakout": Game("ALE/Breakout-v5", {}),
+    "take-cover": Game("doom-take-cover", {}),
+}
+"""The environments, by the name of their folders."""
+
+
+def run_game(folder: Path, name: str, seed: int, workers: int) -> None:
+    """Run the quick preset on one environment with one seed; a finished run is not run again."""
+    game, out = GAMES[name], folder / f"{name}-{seed}"
+    if (out / "report.html").exists():
+        return
+    words = ["run", game.env, "--preset", "quick", "--seed", str(seed), "--out", str(out), "--workers", str(workers)]
+    for option, value in game.options.items():
+        words += [f"--env_options.{option}", json.dumps(value) if not isinstance(value, str) else value]
+    if code := worldmodel(words):
+        sys.exit(code)
+
+
+def row_of(folder: Path, name: str, seed: int) -> dict[str, Any]:
+    """Return the scores of a finished run."""
+    run, game = Run(folder / f"{name}-{seed}"), GAMES[name]
+    reports = run.reports()
+    scores = {kind: {"mean": one.mean, "std": one.std, "n": one.n} for kind, one in reports.items()}
+    return {
+        "game": name,
+        "env": game.env,
+        "observation": game.observation,
+        "seed": seed,
+        "seconds": round(sum(run.timings().values())),
+        "steps": run.real_steps,
+        "scores": scores,
+    }
+
+
+def at_least_random(row: dict[str, Any]) -> bool:
+    """Return whether the better controller is at or above random actions, within a standard error of the difference."""
+    scores = row["scores"]
+    best = max((scores[kind] for kind in ("dream", "game") if kind in scores), key=lambda one: one["mean"])
+    error = np.hypot(*(one["std"] / one["n"] ** 0.5 for one in (best, scores["random"])))
+    return bool(best["mean"] >= scores["random"]["mean"] - error)
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return a row of Markdown for each environment: means over the training seeds, and the lowest of them."""
+    lines = [
+        "| Environment | Learns from | Random | In dreams | In the game | At least random |",
+        "|---|---|---|---|---|---|",
+    ]
+    counts = set[int]()
+    for name, game in GAMES.items():
+        rows = [row for row in results["rows"] if row["game"] == name]
+        if not rows:
+            continue
+        counts.add(len(rows))
+        cells = []
+        for kind in ("random", "dream", "game"):
+            means = [row["scores"][kind]["mean"] for row in rows if kind in row["scores"]]
+            cells.append(f"{np.mean(means):.1f} ({min(means):.1f} to {max(means):.1f})" if means else "")
+        above = sum(map(at_least_random, rows))
+        lines.append(f"| {game.env} | {game.observation} | {' | '.join(cells)} | {above} of {len(rows)} |")
+    minutes = np.array([row["seconds"] / 60 for row in results["rows"]])
+    n = results["rows"][0]["scores"]["random"]["n"]
+    seeds = " or ".join(map(str, sorted(counts)))
+    note = f"Mean return of {seeds} training seeds (lowest to highest), n = {n} episodes each; "
+    note += f"{np.median(minutes):.0f} minutes a run (median), {results['hardware']}."
+    return "\n".join([*lines, "", note, ""])
+
+
+def main() -> None:
+    """Run environments, or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "write"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--games", nargs="+", choices=[*GAMES], default=[*GAMES])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    if given.what == "run":
+        for seed in given.seeds:
+            for name in given.games:
+                run_game(given.folder, name, seed, given.workers)
+        return
+    finished = sorted(path.parent.name for path in given.folder.glob("*/report.html"))
+    pairs = [(name, int(seed)) for name, _, seed in (folder.rpartition("-") for folder in finished) if name in GAMES]
+    rows = [row_of(given.folder, name, seed) for name, seed in pairs]
+    write_json(RESULT, {"command": "python -m benchmarks.generality", "hardware": hardware(), "rows": rows})
+    put(PAGE, BEGIN, table(read_json(RESULT)), END)
+
+
+if __name__ == "__main__":
+    main()

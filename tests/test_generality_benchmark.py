@@ -1,0 +1,78 @@
+"""The table of ten environments has all of their scores, and says honestly which are at or above random actions."""
+
+import pytest
+
+from benchmarks.generality import GAMES, at_least_random, row_of, run_game, table
+from worldmodel import envs
+
+
+def row(game, seed, random, dream, evolved, std=4.0):
+    means = {"random": random, "dream": dream, "game": evolved}
+    scores = {kind: {"mean": mean, "std": std, "n": 16} for kind, mean in means.items() if mean is not None}
+    return {"game": game, "seed": seed, "seconds": 120, "steps": 1, "scores": scores}
+
+
+def test_ten_environments_of_several_kinds():
+    assert len(GAMES) == 10
+    assert len({game.env for game in GAMES.values()}) >= 9
+    assert {game.observation for game in GAMES.values()} == {"frames", "numbers"}
+
+
+@pytest.mark.parametrize("name", [name for name, game in GAMES.items() if game.observation == "numbers"])
+def test_environments_of_numbers_can_be_made(name):
+    env = envs.make(GAMES[name].env, **GAMES[name].options)
+    assert env.reset(seed=1)[0].ndim == 1
+    env.close()
+
+
+def test_at_least_random_allows_a_standard_error_and_takes_the_better_controller():
+    assert at_least_random(row("pong", 1, 10, None, 10))
+    assert at_least_random(row("pong", 1, 10, 3, 9))
+    assert not at_least_random(row("pong", 1, 10, 3, 8))
+    assert at_least_random(row("pong", 1, 10, 11, 3))
+
+
+def test_the_table_has_means_ranges_and_counts():
+    rows = [row("pong", 1, -20, -21, -12), row("pong", 2, -18, -21, -30)]
+    [line] = [line for line in table({"rows": rows, "hardware": "a machine"}).splitlines() if "Pong" in line]
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells == [
+        "ALE/Pong-v5",
+        "frames",
+        "-19.0 (-20.0 to -18.0)",
+        "-21.0 (-21.0 to -21.0)",
+        "-21.0 (-30.0 to -12.0)",
+        "1 of 2",
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_is_that_of_the_command_and_is_not_run_again(tmp_path, monkeypatch):
+    from benchmarks import generality
+    from worldmodel.agents.cli.main import main
+
+    calls = []
+    small = [
+        "--collect.episodes",
+        "3",
+        "--memory.num_updates",
+        "2",
+        "--dream.generations",
+        "1",
+        "--game.generations",
+        "1",
+    ]
+    small += ["--eval.episodes", "2", "--eval.max_steps", "9", "--game.max_steps", "9", "--collect.max_steps", "9"]
+
+    def quickly(words):
+        calls.append(words)
+        return main([*words, *small])
+
+    monkeypatch.setattr(generality, "worldmodel", quickly)
+    for _ in range(2):
+        run_game(tmp_path, "pendulum-vector", 2, workers=1)
+    assert len(calls) == 1
+    found = row_of(tmp_path, "pendulum-vector", 2)
+    assert {*found["scores"]} == {"random", "dream", "game"}
+    assert found["scores"]["game"]["n"] == 2
+    assert found["seconds"] > 0
