@@ -383,10 +383,8 @@ class WhitenedDifference(AbstractFlow):
         super().__init__()
         self.mean: Tensor
         self.root: Tensor
-        self.whitening: Tensor
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("root", torch.eye(num_features))
-        self.register_buffer("whitening", torch.eye(num_features))
 
     @torch.no_grad()
     def fit(self, differences: Float[Tensor, "steps features"]) -> None:
@@ -400,16 +398,15 @@ class WhitenedDifference(AbstractFlow):
         values = differences.to(widest_dtype(differences))
         covariance = torch.cov(values.mT).reshape(2 * values.shape[1:])
         ridge = (covariance.diagonal() * RIDGE).clamp(min=MIN_RIDGE)
-        root = torch.linalg.cholesky(covariance + ridge.diag())
         self.mean.copy_(values.mean(dim=0))
-        self.root.copy_(root)
-        self.whitening.copy_(torch.linalg.solve_triangular(root, torch.eye(len(root)).to(root), upper=False))
+        self.root.copy_(torch.linalg.cholesky(covariance + ridge.diag()))
 
     def forward(self, value: Values, context: Context | None = None) -> tuple[Values, LogDet]:
         """Map y to u, with log|det du/dy|."""
-        difference = value - self._latent(context) - self.mean
-        log_det = self.whitening.diagonal().log().sum()
-        return matmul(difference, self.whitening.mT), log_det.expand(difference.shape[:-1])
+        difference = (value - self._latent(context) - self.mean).to(self.root.dtype)  # also under autocast
+        columns = difference.reshape(-1, len(self.root)).mT  # (features, values)
+        solved = torch.linalg.solve_triangular(self.root, columns, upper=False).mT.reshape(difference.shape)
+        return solved, -self.root.diagonal().log().sum().expand(difference.shape[:-1])
 
     def inverse(self, value: Values, context: Context | None = None) -> Values:
         """Map u back to y."""

@@ -6,6 +6,7 @@ Start reading at `Search`. `agents.evolution.evolve` runs it, `agents.evolution.
 import json
 import math
 import time
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,9 @@ class Search:
         if not (path := self.folder / "state.npz").exists():
             return
         try:
+            with zipfile.ZipFile(path) as archive:  # np.savez does not compress: a larger content is not ours
+                if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
+                    raise ValueError("a compressed archive")
             with np.load(path, allow_pickle=False) as saved:
                 arrays = dict(saved)
             about = migration.search_state(json.loads(str(arrays.pop("about"))))

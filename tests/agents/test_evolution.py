@@ -181,6 +181,11 @@ def test_another_evolution_in_the_folder_is_refused(tmp_path):
     evolve(controller(), sphere, seed=1, generations=1, population=4, out=tmp_path)
     with pytest.raises(ValueError, match=r"\bseed = 1\b"):
         evolve(controller(), sphere, seed=2, generations=1, population=4, out=tmp_path)
+    with np.load(tmp_path / "state.npz") as saved:
+        arrays = dict(saved)
+    np.savez_compressed(tmp_path / "state.npz", **arrays, bomb=np.zeros(10**6))
+    with pytest.raises(ValueError, match=r"state.npz.*compressed"):
+        evolve(controller(), sphere, seed=1, generations=1, population=4, out=tmp_path)
     (tmp_path / "state.npz").write_bytes(b"rubbish")
     with pytest.raises(ValueError, match=r"state.npz"):
         evolve(controller(), sphere, seed=1, generations=1, population=4, out=tmp_path)
