@@ -5,7 +5,7 @@ Start reading at `to_pixels` and `to_vector`.
 
 import os
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -15,19 +15,19 @@ from worldmodel.envs.choices import Choices, EncodeChoices
 from worldmodel.envs.env_checker import (
     EnvChecker,
     describe_error,
-    is_image_space,
     iter_wrappers,
     summarize_space,
     validate_env,
 )
+from worldmodel.envs.images import find_image, is_frame_shape, why_not
 from worldmodel.envs.wrappers import (
-    FRAME_SPACE,
     ActionRepeat,
     RescaleBoxAction,
     ResizeFrame,
     StandardEnv,
     VectorObservation,
     ZeroBasedDiscrete,
+    frame_space,
     is_vector_space,
     why_not_vector,
 )
@@ -35,31 +35,43 @@ from worldmodel.envs.wrappers import (
 RGB_ARRAY = "rgb_array"
 
 
-def make_adapted(
-    id: str, action_repeat: int = 1, observation: str = "pixels", **options: Any
-) -> gymnasium.Env[Any, Any]:
+class View(NamedTuple):
+    """What a standard environment shows; options of `envs.make`."""
+
+    observation: str = "pixels"
+    """"pixels" or "vector"."""
+    image_key: str | None = None
+    """Entry of a Dict observation with the images. None: the only one with images."""
+    frame_stack: int = 1
+    """Number of frames that an image observation holds."""
+
+
+PIXELS = View()
+
+
+def make_adapted(id: str, action_repeat: int = 1, view: View = PIXELS, **options: Any) -> gymnasium.Env[Any, Any]:
     """Make a Gymnasium environment with standard observations and actions.
 
     Args:
         id: Gymnasium id ("module:id" imports the module first).
         action_repeat: Number of game frames per step.
-        observation: "pixels" or "vector".
+        view: What it shows.
         options: Further arguments of `gymnasium.make`.
 
     Raises:
-        ValueError: The environment does not show what ``observation`` asks for, its action space is not supported, a
+        ValueError: The environment does not show what ``view`` asks for, its action space is not supported, a
             dependency is missing, or an option is unknown.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    env = _make(id, options, renders=observation == "pixels")
+    env = _make(id, options, renders=view.observation == "pixels")
     game: Any = getattr(env.unwrapped, "game", None)
     if hasattr(game, "set_doom_config_path"):
         from worldmodel.envs.doom import start_game
 
         start_game(game)
     try:
-        return adapt(env, action_repeat, observation)
+        return adapt(env, action_repeat, view)
     except ValueError as error:
         env.close()
         raise ValueError(f"{id}: {error}") from None
@@ -86,12 +98,22 @@ def _make(id: str, options: dict[str, Any], renders: bool) -> gymnasium.Env[Any,
         raise ValueError(f"{id} cannot be made with {options or 'its defaults'}: {describe_error(error)}") from error
 
 
-def adapt(env: gymnasium.Env[Any, Any], action_repeat: int = 1, observation: str = "pixels") -> gymnasium.Env[Any, Any]:
-    """Wrap an environment with `to_pixels` or `to_vector`."""
-    return (to_vector if observation == "vector" else to_pixels)(env, action_repeat)
+def adapt(env: gymnasium.Env[Any, Any], action_repeat: int = 1, view: View = PIXELS) -> gymnasium.Env[Any, Any]:
+    """Wrap an environment with `to_pixels` or `to_vector`.
+
+    Raises:
+        ValueError: As these functions do.
+    """
+    if view.observation != "vector":
+        return to_pixels(env, action_repeat, view.image_key, view.frame_stack)
+    if view[1:] != PIXELS[1:]:
+        raise ValueError(f"image_key and frame_stack need pixels, got observation = {view.observation!r}")
+    return to_vector(env, action_repeat)
 
 
-def to_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium.Env[Any, Any]:
+def to_pixels(
+    env: gymnasium.Env[Any, Any], action_repeat: int = 1, image_key: str | None = None, frame_stack: int = 1
+) -> gymnasium.Env[Any, Any]:
     """Wrap an environment so that it shows 64x64 frames and takes standard actions.
 
     An environment that already does, for example from `envs.make`, is returned unchanged.
@@ -99,16 +121,18 @@ def to_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium
     Args:
         env: Gymnasium environment with image observations or ``render_mode="rgb_array"``.
         action_repeat: Number of game frames per step.
+        image_key: Entry of a Dict observation with the images. None: the only one with images.
+        frame_stack: Number of frames that an image observation holds; frames are then (64, 64, 3 frame_stack), the newest last.
 
     Raises:
         ValueError: It is not a Gymnasium environment, it shows no pixels, or its action space is not supported.
     """
     validate_env(env)
-    if is_standard(env) and env.observation_space == FRAME_SPACE:
+    if is_standard(env) and env.observation_space == frame_space(frame_stack):
         return env if action_repeat == 1 else ActionRepeat(env, action_repeat)
-    if renders := not is_image_space(env.observation_space):
+    if find_image(env.observation_space, image_key, frame_stack) is None:
         validate_rendering(env)
-    return ResizeFrame(ActionRepeat(standard_actions(EnvChecker(env)), action_repeat), renders)
+    return ResizeFrame(ActionRepeat(standard_actions(EnvChecker(env)), action_repeat), image_key, frame_stack)
 
 
 def to_vector(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium.Env[Any, Any]:
@@ -125,16 +149,22 @@ def to_vector(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium
             action space is not supported.
     """
     validate_env(env)
-    if is_standard(env) and is_vector_space(env.observation_space):
+    if is_vector_space(env.observation_space) and is_standard(env):
         return env if action_repeat == 1 else ActionRepeat(env, action_repeat)
     return VectorObservation(ActionRepeat(standard_actions(EnvChecker(env)), action_repeat))
 
 
+def frame_source(env: gymnasium.Env[Any, Any]) -> str:
+    """Return what the frames of an adapted environment show, for people; empty if it has vectors or frames of its own."""
+    return next((layer.source for layer in iter_wrappers(env) if isinstance(layer, ResizeFrame)), "")
+
+
 def is_standard(env: gymnasium.Env[Any, Any]) -> bool:
-    """Whether an environment already has standard actions, and standard observations below its outermost wrappers."""
-    return any(isinstance(layer, StandardEnv) for layer in iter_wrappers(env)) and is_standard_action_space(
-        env.action_space
-    )
+    """Whether an environment already has standard actions and observations."""
+    space = env.observation_space
+    shown = is_vector_space(space) or (space.dtype == np.uint8 and is_frame_shape(space.shape or ()))
+    is_marked = any(isinstance(layer, StandardEnv) for layer in iter_wrappers(env))
+    return shown and is_marked and is_standard_action_space(env.action_space)
 
 
 def standard_actions(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
@@ -172,27 +202,13 @@ def validate_rendering(env: gymnasium.Env[Any, Any]) -> None:
     if env.render_mode == RGB_ARRAY:
         return
     modes = (env.metadata or {}).get("render_modes") or []
-    problem = f"no pixels: it observes {summarize_space(env.observation_space)}{_why_not_images(env.observation_space)}"
+    space = env.observation_space
+    problem = (
+        f"no pixels: it observes {summarize_space(space)}{f' ({why_not(space)})' if len(space.shape or ()) > 1 else ''}"
+    )
     if RGB_ARRAY not in modes:
         cure = "" if why_not_vector(env.observation_space) else '; observation="vector" learns from its numbers'
         raise ValueError(f"{problem} and renders {', '.join(map(str, modes)) or 'nothing'}, not {RGB_ARRAY}{cure}")
     if env.spec is not None and env.spec.kwargs.get("render_mode") == RGB_ARRAY:
         raise ValueError(f"{problem} and does not set its render mode: self.render_mode = render_mode in __init__")
     raise ValueError(f'{problem} and has the render mode {env.render_mode}: make it with render_mode="{RGB_ARRAY}"')
-
-
-def _why_not_images(space: gymnasium.Space[Any]) -> str:
-    """Return a hint on why a space is not an image space."""
-    shape = space.shape or ()
-    if isinstance(space, spaces.Dict):
-        boxes = [name for name, part in space.spaces.items() if is_image_space(part)]
-        return f" (observe {boxes[0]!r} alone: gymnasium.wrappers.TransformObservation)" if boxes else ""
-    if len(shape) not in (2, 3) or sorted(shape)[-2] < 16:
-        return ""
-    if space.dtype != np.uint8:
-        return " (images must have dtype uint8, from 0 to 255)"
-    if len(shape) == 3 and shape[0] in (1, 3, 4):
-        return " (images must have their channels last: np.moveaxis(image, 0, -1))"
-    if len(shape) == 3 and shape[2] not in (1, 3, 4):
-        return " (images must have 1, 3 or 4 channels)"
-    return " (images must have at least 16x16 pixels and a bound of 255)"

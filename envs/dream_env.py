@@ -18,7 +18,7 @@ from torch import Tensor
 
 from worldmodel.batches import tree_map
 from worldmodel.envs.choices import ChoiceSpace
-from worldmodel.envs.wrappers import FRAME_SPACE, StandardEnv
+from worldmodel.envs.wrappers import StandardEnv
 from worldmodel.imagination import NoiseStreams, imagine
 from worldmodel.io.paths import folder_path
 from worldmodel.start_states import EncodedEpisodes, StartStates, sample_start_states
@@ -289,7 +289,8 @@ class _DreamBatch:
         sample_start_states(world, start_states, 1, np.random.default_rng(0), burn_in)  # raises now if they do not fit
         size = world.num_features if observation == "latent" else world.observation_shape[0]
         vector_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
-        self.observation_space: spaces.Box = FRAME_SPACE if self.kind == "pixels" else vector_space
+        frames = spaces.Box(0, 255, world.observation_shape, np.uint8)
+        self.observation_space: spaces.Box = frames if self.kind == "pixels" else vector_space
         self.action_space = action_space(world)
         self.elapsed_steps = np.zeros(num_dreams, np.int64)
         self.noise = NoiseStreams(world, [np.random.default_rng(0)] * num_dreams)

@@ -16,13 +16,9 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 STEP_RESULT = "(observation, reward, terminated, truncated, info)"
-MIN_IMAGE_SIDE = 16
-"""Minimum height and width of an image in pixels; a smaller uint8 array is not an image."""
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 MAX_SPACE_CHARS = 160
 """Maximum number of characters of a space in a message."""
-MIN_IMAGE_HIGH = 128
-"""Minimum upper bound of an image space; uint8 arrays with a lower bound hold other quantities."""
 PACKAGES = ("worldmodel", "envs", "rollouts", "agents")
 INSTALL_PATHS = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 
@@ -38,8 +34,6 @@ class EnvChecker(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         RecordConstructorArgs.__init__(self)
         validate_env(env)
         super().__init__(env)
-        space = env.observation_space
-        self._image_shape = space.shape if is_image_space(space) else None
         self._has_reset = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -49,10 +43,7 @@ class EnvChecker(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             raise ValueError(f"reset must return (observation, info), got {_describe(result)}")
         if not isinstance(result[1], dict):
             raise ValueError(f"reset must return (observation, info) with a dict of info, got {_describe(result[1])}")
-        if self._image_shape is None:
-            validate_observation(self.env.observation_space, result[0])
-        else:
-            self._validate_image(result[0])
+        validate_observation(self.env.observation_space, result[0])
         self._has_reset = True
         return result
 
@@ -68,8 +59,6 @@ class EnvChecker(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             raise
         _validate_step_result(result)
         observation, reward, terminated, truncated, info = result
-        if self._image_shape is not None:
-            self._validate_image(observation)
         validate_flag("terminated", terminated)
         validate_flag("truncated", truncated)
         return observation, validate_reward(reward), bool(terminated), bool(truncated), info
@@ -78,10 +67,6 @@ class EnvChecker(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Close the environment; errors are ignored, since it is no longer needed."""
         with contextlib.suppress(Exception):
             self.env.close()
-
-    def _validate_image(self, image: Any) -> None:
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != self._image_shape:
-            raise ValueError(f"observation must be {self._image_shape} uint8 as in its space, got {_describe(image)}")
 
 
 def validate_env(env: Any) -> None:
@@ -111,16 +96,6 @@ def iter_wrappers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, A
     while isinstance(env, gymnasium.Wrapper):
         env = env.env
         yield env
-
-
-def is_image_space(space: gymnasium.Space[Any]) -> bool:
-    """Whether a space is uint8 with an upper bound of at least 128, and (H, W) or (H, W, C) with 1, 3 or 4 channels."""
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
-        return False
-    shape = space.shape
-    if len(shape) not in (2, 3) or min(shape[:2]) < MIN_IMAGE_SIDE or space.high.max() < MIN_IMAGE_HIGH:
-        return False
-    return len(shape) == 2 or shape[2] in (1, 3, 4)
 
 
 def summarize_space(space: gymnasium.Space[Any]) -> str:

@@ -35,11 +35,17 @@ MAX_ACTION_REPEAT = 1000
 
 
 def make(
-    id: str, *, action_repeat: int | None = None, observation: str = "pixels", **options: Any
+    id: str,
+    *,
+    action_repeat: int | None = None,
+    observation: str = "pixels",
+    image_key: str | None = None,
+    frame_stack: int = 1,
+    **options: Any,
 ) -> gymnasium.Env[Any, Any]:
     """Make an environment with standard observations, and Box actions in [-1, 1] or Discrete ones.
 
-    Observations are frames, uint8 (64, 64, 3), or vectors, float32 (n,).
+    Observations are frames, uint8 (64, 64, 3 frame_stack), or vectors, float32 (n,).
 
     Args:
         id: "CarRacing", "FastCarRacing" (the same game with a faster renderer), "SuperMarioBros-1-1" (or another world and
@@ -48,6 +54,8 @@ def make(
         action_repeat: Number of game frames per step; their rewards are summed. None: 4 for Super Mario Bros, else 1.
         observation: "pixels": the environment's image observations, or else what it renders. "vector": the numbers that it
             observes (CartPole: 4), flattened (`gymnasium.spaces.flatten`).
+        image_key: Entry of a Dict observation with the images. None: the only one with images.
+        frame_stack: Number of frames that an image observation holds.
         options: Further arguments of the environment (Super Mario Bros: ``action_set``, ``noop_max``,
             ``sticky_action_prob``; DoomTakeCover: ``crop``, ``continuous``).
 
@@ -60,8 +68,9 @@ def make(
     if action_repeat is not None and (type(action_repeat) is not int or not 1 <= action_repeat <= MAX_ACTION_REPEAT):
         raise ValueError(f"action_repeat must be a whole number from 1 to {MAX_ACTION_REPEAT}, got {action_repeat!r}")
     id = _without_own_module(id)
-    if observation != "pixels" and (id in CAR_RACING_IDS or id == "DoomTakeCover" or MARIO_ID.fullmatch(id)):
-        raise ValueError(f"{id} has only pixels, got observation = {observation!r}")
+    view = observation, image_key, frame_stack
+    if view != ("pixels", None, 1) and (id in CAR_RACING_IDS or id == "DoomTakeCover" or MARIO_ID.fullmatch(id)):
+        raise ValueError(f"{id} has only single frames, got observation, image_key and frame_stack = {view}")
     if id in CAR_RACING_IDS:
         from worldmodel.envs.car_racing.env import make_car_racing
 
@@ -77,9 +86,9 @@ def make(
 
         return make_doom(action_repeat or 1, **options)
     _ensure_registered(id)
-    from worldmodel.envs.adapters import make_adapted
+    from worldmodel.envs.adapters import View, make_adapted
 
-    return make_adapted(id, action_repeat or 1, observation, **options)
+    return make_adapted(id, action_repeat or 1, View(*view), **options)
 
 
 def frames_per_step(id: str, action_repeat: int | None = None) -> int:

@@ -13,19 +13,23 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from worldmodel.envs.env_checker import is_image_space, summarize_space, validate_reward
+from worldmodel.envs.env_checker import summarize_space, validate_reward
+from worldmodel.envs.images import OPAQUE, ImageFormat, find_image, is_image_space
 
 FRAME_SIZE = 64
 FRAME_SPACE = spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-"""Observation space of all environments of this package."""
+"""Space of frames."""
 MAX_ACTIONS = 65_536
 """Maximum size of a Box action, and maximum number of discrete actions; the limit of `rollouts.Store`."""
 MAX_NUMBERS = 4_096
 """Maximum size of a vector."""
 MAX_WIDTH = 2.0**53
 """Maximum width of the bounds of a Box action."""
-OPAQUE = 255
-"""Alpha of an opaque pixel."""
+
+
+def frame_space(frame_stack: int = 1) -> spaces.Box:
+    """Return the space of frames (64, 64, 3 frame_stack)."""
+    return spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3 * frame_stack), np.uint8)
 
 
 def action_kind(space: gymnasium.Space[Any]) -> tuple[str, int]:
@@ -46,15 +50,16 @@ def action_kind(space: gymnasium.Space[Any]) -> tuple[str, int]:
 
 
 def resize_frame(image: np.ndarray, crop_bottom: int = 0) -> np.ndarray:
-    """Resize an image (H, W, 3) uint8 to 64x64; a smaller pixel is the mean of the area it covers.
+    """Resize an image (H, W, C) uint8 to 64x64; a smaller pixel is the mean of the area it covers.
 
     Args:
-        image: uint8. Without a channel axis, or with one channel, it is grey; a fourth channel is dropped.
+        image: uint8. Without a channel axis, or with one channel, it is grey; a fourth channel is dropped. C may be a larger
+            multiple of 3 (a stack of frames).
         crop_bottom: Number of rows to crop first.
     """
     if image.ndim == 2:
         image = image[..., None]
-    image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+    image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., : image.shape[2] // 3 * 3]
     if crop_bottom:
         image = image[:-crop_bottom]
     if image.shape[:2] == (FRAME_SIZE, FRAME_SIZE):
@@ -169,17 +174,42 @@ class VectorObservation(StandardEnv, gymnasium.ObservationWrapper[Any, Any, Any]
 
 
 class ResizeFrame(StandardEnv, gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Observes resized frames: the image observations of an environment, or what it renders."""
+    """Observes resized frames: the image observations of an environment, or what it renders.
 
-    def __init__(self, env: gymnasium.Env[Any, Any], render: bool = False) -> None:
-        RecordConstructorArgs.__init__(self, render=render)
+    Args:
+        env: Environment.
+        image_key: Entry of a Dict with the images. None: the only one with images.
+        frame_stack: Number of frames that an image holds.
+
+    Raises:
+        ValueError: An argument does not fit the observation space.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], image_key: str | None = None, frame_stack: int = 1) -> None:
+        RecordConstructorArgs.__init__(self, image_key=image_key, frame_stack=frame_stack)
         super().__init__(env)
-        self.observation_space, self._renders = FRAME_SPACE, render
+        self._key: str | None = None
+        self._format: ImageFormat | None = None
+        if found := find_image(env.observation_space, image_key, frame_stack):
+            self._key, self._format = found
+        self.observation_space = frame_space(frame_stack)
+
+    @property
+    def source(self) -> str:
+        """Description of what the frames show, for people."""
+        if self._format is None:
+            return "rendered images"
+        if self._key is None:
+            return f"observations {self._format}"
+        space: Any = self.env.observation_space
+        others = ", ".join(repr(name) for name in space.spaces if name != self._key)
+        return f"{self._key!r} of the observations {self._format}{f'; without {others}' if others else ''}"
 
     def observation(self, observation: Any) -> np.ndarray:
         """Resize the observation, or drop it and render."""
-        source, image = ("render()", self.env.render()) if self._renders else ("the environment", observation)
-        return resize_frame(validate_image(source, image))
+        if self._format is None:
+            return resize_frame(validate_image("render()", self.env.render()))
+        return resize_frame(self._format.to_frames(observation if self._key is None else observation[self._key]))
 
 
 class ActionRepeat(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

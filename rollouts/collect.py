@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from worldmodel import envs
+from worldmodel.envs.adapters import frame_source
 from worldmodel.envs.choices import ChoiceSpace
 from worldmodel.io.files import locked, read_json, write_bytes, write_json
 from worldmodel.io.migration import renamed_env_options, renamed_metadata
@@ -319,6 +320,8 @@ class CollectionEstimate:
     """Free bytes on the disk."""
     startup_s: float = 0.0
     """Seconds until workers start to play."""
+    frame_source: str = ""
+    """What the frames show (`worldmodel.envs.adapters.frame_source`)."""
 
     def __str__(self) -> str:
         """Return one line."""
@@ -367,6 +370,6 @@ def estimate_collection(
     steps = episodes * limit
     cores = min(workers, os.cpu_count() or 1)
     free_bytes = shutil.disk_usage(existing_folder).free
-    return CollectionEstimate(
-        seconds * steps / cores, size * steps, steps, free_bytes, WORKER_STARTUP_S if workers > 1 else 0.0
-    )
+    startup_s = WORKER_STARTUP_S if workers > 1 else 0.0
+    shown = frame_source(environment)
+    return CollectionEstimate(seconds * steps / cores, size * steps, steps, free_bytes, startup_s, shown)

@@ -17,7 +17,7 @@ from gymnasium.envs import registration
 from loky.backend.reduction import dumps
 
 from worldmodel import envs
-from worldmodel.envs.adapters import adapt
+from worldmodel.envs.adapters import View, adapt
 from worldmodel.envs.env_checker import describe_error
 
 MAX_CACHED_KINDS = 2
@@ -74,7 +74,7 @@ def env_key(env: PortableEnv, options: dict[str, Any]) -> tuple[bytes, str]:
 
 
 def open_env(env: PortableEnv, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """Make an environment with the package's observations and actions; of all options a function takes ``observation``.
+    """Make an environment with the package's observations and actions; a function takes the options of `View`.
 
     Raises:
         ValueError: The environment cannot be made, or its observations or actions are not supported.
@@ -92,7 +92,7 @@ def open_env(env: PortableEnv, options: dict[str, Any]) -> gymnasium.Env[Any, An
     except (Exception, SystemExit) as error:
         raise ValueError(f"{_name(env)} fails to make an environment: {describe_error(error)}") from error
     try:
-        return adapt(environment, observation=options.get("observation", "pixels"))
+        return adapt(environment, view=View(**{name: options[name] for name in View._fields if name in options}))
     except ValueError as error:
         if _is_env(environment):
             _close([environment])

@@ -14,8 +14,7 @@ from worldmodel import envs
 from worldmodel.envs.adapters import is_standard, to_pixels
 from worldmodel.envs.choices import ChoiceSpace
 from worldmodel.envs.env_checker import describe_error, validate_flag, validate_reward
-from worldmodel.envs.wrappers import is_vector_space
-from worldmodel.rollouts.episode import FRAME, Episode, validate_action, validate_frame
+from worldmodel.rollouts.episode import Episode, validate_action, validate_frame
 from worldmodel.rollouts.policy.actors import BatchedActor, PerEnvActor, make_actor
 from worldmodel.rollouts.policy.policies import Policy, resolve_policy
 from worldmodel.rollouts.state_resets import ResetState, restore
@@ -129,7 +128,7 @@ class _EnvSlot:
         self.discrete = kind == "discrete"
         self.choices = env.action_space if isinstance(env.action_space, ChoiceSpace) else None
         space = env.observation_space
-        self.shape = tuple(space.shape or ()) if is_vector_space(space) else FRAME
+        self.shape = tuple(space.shape or ())
 
     def reset(
         self, actor: BatchedActor, episode_index: int, seed: int, reset_state: ResetState | None, name: str
@@ -214,7 +213,7 @@ def play(
     Raises:
         ValueError: The environment renders no pixels, or gives an invalid value.
     """
-    env = env if is_standard(env) and is_vector_space(env.observation_space) else to_pixels(env)
+    env = env if is_standard(env) else to_pixels(env)
     actor = make_actor(resolve_policy(policy), env.action_space, [seed])
     episode = run_episodes([env], actor, [seed], max_steps=max_steps, record=True)[0].episode
     assert episode is not None

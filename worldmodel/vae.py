@@ -4,6 +4,7 @@ Start reading at `VAE.loss`. The architecture follows World Models (appendix A.1
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,8 +20,11 @@ LOG_SCALE_RANGE = (-6.0, 3.0)
 
 BASE_CHANNELS = 32
 MAX_HUD_LOSS_WEIGHT = 1_000
-HUD_ROWS = 8
-"""Number of rows at the bottom of the frame (an eighth of it), where some games show small indicators."""
+HUD_FRACTION = 8
+"""Part of the frame at its bottom (an eighth) where some games show small indicators."""
+FRAME_SHAPE = (64, 64, 3)
+MAX_FRAME_STACK = 16
+"""Maximum number of images in a frame."""
 
 MIN_VARIATION = 1_000.0
 """Squared error of the mean frame, summed over a frame, below which errors get a larger weight.
@@ -50,6 +54,7 @@ class VAE(nn.Module):
             use ``(x - pixel_mean) / pixel_scale``, and the decoder's output is linear. False: a sigmoid on raw pixels, as in
             the paper. It saturates on a black or white background and then decodes every latent to the same frame.
         base_channels: Number of channels of the first layer (32 as published). The other layers are multiples of it.
+        observation_shape: Shape of a frame, (64, 64, 3 n): n RGB images, the newest last.
 
     Raises:
         ValueError: an argument is out of range.
@@ -73,6 +78,7 @@ class VAE(nn.Module):
         standardize: bool = True,
         *,
         base_channels: int = BASE_CHANNELS,
+        observation_shape: Sequence[int] = FRAME_SHAPE,
     ) -> None:
         super().__init__()
         validate_positive_int(latent_dim=latent_dim, base_channels=base_channels)
@@ -88,11 +94,13 @@ class VAE(nn.Module):
             )
         self.latent_dim, self.free_bits, self.hud_loss_weight = latent_dim, free_bits, float(hud_loss_weight)
         self.standardize, self.base_channels = bool(standardize), base_channels
+        height, width, channels = self.observation_shape = _validated_shape(observation_shape)
+        """Shape of a frame."""
         self.max_grad_norm = MAX_GRAD_NORM if standardize else None
         """Largest gradient norm that `worldmodel.fit` uses. None: no fixed limit."""
         c = base_channels
         self.encoder = nn.Sequential(
-            *(nn.Conv2d(3, c, 4, 2), nn.ReLU()),  # (c, 31, 31)
+            *(nn.Conv2d(channels, c, 4, 2), nn.ReLU()),  # (c, 31, 31)
             *(nn.Conv2d(c, 2 * c, 4, 2), nn.ReLU()),  # (2c, 14, 14)
             *(nn.Conv2d(2 * c, 4 * c, 4, 2), nn.ReLU()),  # (4c, 6, 6)
             *(nn.Conv2d(4 * c, 8 * c, 4, 2), nn.ReLU()),  # (8c, 2, 2)
@@ -104,14 +112,14 @@ class VAE(nn.Module):
             *(nn.ConvTranspose2d(32 * c, 4 * c, 5, 2), nn.ReLU()),  # (4c, 5, 5)
             *(nn.ConvTranspose2d(4 * c, 2 * c, 5, 2), nn.ReLU()),  # (2c, 13, 13)
             *(nn.ConvTranspose2d(2 * c, c, 6, 2), nn.ReLU()),  # (c, 30, 30)
-            nn.ConvTranspose2d(c, 3, 6, 2),  # (3, 64, 64)
+            nn.ConvTranspose2d(c, channels, 6, 2),  # (channels, 64, 64)
             nn.Identity() if standardize else nn.Sigmoid(),
         )
         self.pixel_mean: Tensor
         self.pixel_scale: Tensor
         self.error_weight: Tensor
         if standardize:
-            self.register_buffer("pixel_mean", torch.full((3, 64, 64), 0.5))
+            self.register_buffer("pixel_mean", torch.full((channels, height, width), 0.5))
             self.register_buffer("pixel_scale", torch.tensor(0.25))
             self.register_buffer("error_weight", torch.tensor(1.0))
             if not self.pixel_mean.is_meta:
@@ -128,7 +136,15 @@ class VAE(nn.Module):
         weight = {} if self.hud_loss_weight == 1 else {"hud_loss_weight": self.hud_loss_weight}
         standardize = {"standardize": True} if self.standardize else {}  # older files have neither key
         channels = {} if self.base_channels == BASE_CHANNELS else {"base_channels": self.base_channels}
-        return {"latent_dim": self.latent_dim, "free_bits": self.free_bits, **weight, **standardize, **channels}
+        shape = {} if self.observation_shape == FRAME_SHAPE else {"observation_shape": list(self.observation_shape)}
+        return {
+            "latent_dim": self.latent_dim,
+            "free_bits": self.free_bits,
+            **weight,
+            **standardize,
+            **channels,
+            **shape,
+        }
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -151,7 +167,7 @@ class VAE(nn.Module):
         self.posterior.bias[self.latent_dim :] = INITIAL_LOG_SCALE
 
     @torch.no_grad()
-    def init_from_data(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> None:
+    def init_from_data(self, frames: UInt8[Tensor, "batch height width channels"]) -> None:
         """Set the pixel statistics from frames; `worldmodel.fit` passes the first batch of a new training.
 
         ``pixel_mean`` is the mean of each pixel. ``pixel_scale`` is the standard deviation around it over all pixels.
@@ -165,45 +181,47 @@ class VAE(nn.Module):
         self.pixel_scale.fill_(max(math.sqrt(variation / self.pixel_mean.numel()), MIN_PIXEL_SCALE))
         self.error_weight.fill_(min(max(MIN_VARIATION / max(variation, 1e-9), 1.0), MAX_ERROR_WEIGHT))
 
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """Shape of a frame, (64, 64, 3)."""
-        return (64, 64, 3)
-
-    def to_inputs(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch 3 64 64"]:
+    def to_inputs(
+        self, frames: UInt8[Tensor, "batch height width channels"]
+    ) -> Float[Tensor, "batch channels height width"]:
         """Convert frames to inputs of `encode`, on the device of this module."""
         return frames_to_float(frames.to(self.posterior.weight.device))
 
-    def to_observations(self, decoded: Float[Tensor, "batch 3 64 64"]) -> UInt8[Tensor, "batch 64 64 3"]:
+    def to_observations(
+        self, decoded: Float[Tensor, "batch channels height width"]
+    ) -> UInt8[Tensor, "batch height width channels"]:
         """Convert outputs of `decode` to frames."""
         return frames_to_uint8(decoded)
 
-    def draw(self, latent: Float[Tensor, "batch latent"]) -> UInt8[Tensor, "batch 64 64 3"]:
-        """Draw latents as frames."""
-        return frames_to_uint8(self.decode(latent))
+    def draw(self, latent: Float[Tensor, "batch latent"]) -> UInt8[Tensor, "batch height width 3"]:
+        """Draw latents as frames, of several images the newest."""
+        return frames_to_uint8(self.decode(latent)[:, -3:])
 
-    def encode(self, frames: Float[Tensor, "batch 3 64 64"]) -> Normal:
+    def encode(self, frames: Float[Tensor, "batch channels height width"]) -> Normal:
         """Return the posterior q(z|x): a Normal with ``loc`` and ``scale`` of shape (batch, latent)."""
-        if frames.ndim != 4 or frames.shape[1:] != (3, 64, 64):
-            raise ValueError(f"frames must have shape (batch, 3, 64, 64), got {tuple(frames.shape)}")
+        height, width, channels = self.observation_shape
+        if frames.ndim != 4 or frames.shape[1:] != (channels, height, width):
+            raise ValueError(
+                f"frames must have shape (batch, {channels}, {height}, {width}), got {tuple(frames.shape)}"
+            )
         inputs = (frames - self.pixel_mean) / self.pixel_scale if self.standardize else frames
         loc, log_scale = to_float32(self.posterior(self.encoder(inputs))).chunk(2, dim=-1)
         return Normal(loc, log_scale.clamp(*LOG_SCALE_RANGE).exp(), validate_args=False)
 
-    def decode(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch 3 64 64"]:
+    def decode(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels height width"]:
         """Decode latents to frames in [0, 1]."""
         if latent.ndim != 2 or latent.shape[-1] != self.latent_dim:
             raise ValueError(f"latent must have shape (batch, {self.latent_dim}), got {tuple(latent.shape)}")
         return self._decode(latent).clamp(0, 1)
 
-    def _decode(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch 3 64 64"]:
+    def _decode(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channels height width"]:
         """Decode without clamping, so that pixels outside [0, 1] still have a gradient."""
         drawn = to_float32(self.decoder(self.prepare(latent)[..., None, None]))
         return self.pixel_mean + self.pixel_scale * drawn if self.standardize else drawn
 
     def loss(
         self,
-        frames: UInt8[Tensor, "batch 64 64 3"] | Float[Tensor, "batch 3 64 64"],
+        frames: UInt8[Tensor, "batch height width channels"] | Float[Tensor, "batch channels height width"],
         generator: Generator | None = None,
     ) -> Loss:
         """Return the squared error summed over the frame plus ``sum_d max(KL_d, free_bits)``, in nats.
@@ -220,12 +238,25 @@ class VAE(nn.Module):
         noise = torch.empty_like(posterior.loc).normal_(generator=generator)
         reconstruction = self._decode(posterior.loc + posterior.scale * noise)
         squares = (reconstruction - pixels).square().sum(dim=(1, 3))  # (batch, 64), one number per row
-        error = (squares[:, :-HUD_ROWS].sum(dim=1) + self.hud_loss_weight * squares[:, -HUD_ROWS:].sum(dim=1)).mean()
+        rows = self.observation_shape[0] // HUD_FRACTION
+        error = (squares[:, :-rows].sum(dim=1) + self.hud_loss_weight * squares[:, -rows:].sum(dim=1)).mean()
         divergence = 0.5 * (posterior.loc**2 + posterior.scale**2 - 1) - posterior.scale.log()  # KL(q || N(0, 1))
         per_dimension = divergence.mean(dim=0)
         weighted = error * self.error_weight if self.standardize else error
         value = weighted + per_dimension.clamp(min=self.free_bits).sum()
         return Loss(value, {"reconstruction": error.detach(), "kl": per_dimension.detach().sum()})
+
+
+def _validated_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return the shape of frames.
+
+    Raises:
+        ValueError: It is another one.
+    """
+    if tuple(shape) not in [(*FRAME_SHAPE[:2], 3 * count) for count in range(1, MAX_FRAME_STACK + 1)]:
+        raise ValueError(f"observation_shape must be (64, 64, 3 n) with n up to {MAX_FRAME_STACK}, got {tuple(shape)}")
+    height, width, channels = map(int, shape)
+    return height, width, channels
 
 
 MERGED_KEY = "decoder.start"

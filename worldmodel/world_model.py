@@ -166,7 +166,7 @@ class WorldModel(nn.Module):
         return self.memory.initial(batch)
 
     def encode(
-        self, observations: UInt8[Tensor, "batch 64 64 3"] | Float[Tensor, "batch observation"]
+        self, observations: UInt8[Tensor, "batch height width channels"] | Float[Tensor, "batch observation"]
     ) -> Float[Tensor, "batch latent"]:
         """Return the mean of q(z|x) for observations, on the device of this model.
 
@@ -184,18 +184,22 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def decode(
         self, latents: Float[Tensor, "*batch latent"], chunk: int = 256
-    ) -> UInt8[np.ndarray, "*batch 64 64 3"] | Float[np.ndarray, "*batch observation"]:
+    ) -> UInt8[np.ndarray, "*batch height width channels"] | Float[np.ndarray, "*batch observation"]:
         """Decode latents to observations: uint8 frames, or float32 vectors; ``chunk`` latents at a time."""
         return _in_chunks(lambda part: self.vae.to_observations(self.vae.decode(part)), latents, chunk)
 
     @torch.no_grad()
-    def draw(self, latents: Float[Tensor, "*batch latent"], chunk: int = 256) -> UInt8[np.ndarray, "*batch 64 64 3"]:
+    def draw(
+        self, latents: Float[Tensor, "*batch latent"], chunk: int = 256
+    ) -> UInt8[np.ndarray, "*batch height width 3"]:
         """Draw latents for people: as frames, or the numbers of a vector as bars (`VectorEncoder.draw`)."""
         return _in_chunks(self.vae.draw, latents, chunk)
 
-    def draw_observations(self, observations: np.ndarray) -> UInt8[np.ndarray, "batch 64 64 3"]:
-        """Draw observations for people: frames as they are, vectors as bars."""
-        return observations if observations.ndim == 4 else self.draw(self.encode(torch.from_numpy(observations)))
+    def draw_observations(self, observations: np.ndarray) -> UInt8[np.ndarray, "batch height width 3"]:
+        """Draw observations for people: the newest image of frames, vectors as bars."""
+        return (
+            observations[..., -3:] if observations.ndim == 4 else self.draw(self.encode(torch.from_numpy(observations)))
+        )
 
     def squash(self, outputs: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch actions"]:
         """Map controller outputs to action inputs of the memory: tanh for a Box, one-hot argmax for discrete actions.

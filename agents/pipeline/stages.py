@@ -67,6 +67,8 @@ def collect(run: Run, settings: RunConfig, env: str | None = None) -> rollouts.S
     if not (run.rollouts_folder / "metadata.json").exists():
         plan = rollouts.estimate_collection(env, policy, episodes, **common)
         console.print(f"collect {env}: {plan}", markup=False)
+        if plan.frame_source:
+            console.print(f"frames: {plan.frame_source}", markup=False)
     common |= {"max_idle_steps": section.max_idle_steps} | settings.executor
     with run.stage("collect"), bar(f"collect {env}", "episodes") as progress:
         while True:
@@ -129,7 +131,12 @@ def train_vae(
         vae = (
             before
             if isinstance(before, VAE)
-            else VAE(section.latent_dim, hud_loss_weight=hud_loss_weight, standardize=_standardizes(into or run))
+            else VAE(
+                section.latent_dim,
+                hud_loss_weight=hud_loss_weight,
+                standardize=_standardizes(into or run),
+                observation_shape=store.observation_shape,
+            )
         )
     out, frames = (into or run).folder / "vae", store.frames()
     if into is None:

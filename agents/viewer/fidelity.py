@@ -103,7 +103,7 @@ def agree(dreamed: float, real: float, scale: float = 0.0) -> bool:
 
 
 @torch.no_grad()
-def small_moving(vae: VAE, frames: UInt8[Tensor, "frames 64 64 3"], chunk: int = 16) -> float | None:
+def small_moving(vae: VAE, frames: UInt8[Tensor, "frames height width channels"], chunk: int = 16) -> float | None:
     """Return the fraction of small moving objects that a VAE reconstructs.
 
     Pixels are used that differ from the median of their `WINDOW` (small) and from their own median over time (moving), by

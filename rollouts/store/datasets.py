@@ -5,6 +5,7 @@ grow with the store.
 """
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
@@ -19,7 +20,7 @@ from worldmodel.io.files import array_digest
 from worldmodel.rng import Stream
 from worldmodel.rollouts.episode import observation_dtype
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, sample_posterior
-from worldmodel.rollouts.store.shards import CHUNK, FRAME_BYTES, EpisodeStore
+from worldmodel.rollouts.store.shards import CHUNK, EpisodeStore
 from worldmodel.validation import validate_positive_int
 
 CACHE_BYTES = 768 * 2**20
@@ -44,7 +45,7 @@ class Frames:
         self._number = np.concatenate([np.arange(count) for count in counts]) if counts else np.zeros(0, int)
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._cached = 0
-        self._per_chunk = 1 if len(self) * FRAME_BYTES <= CACHE_BYTES else PER_CHUNK
+        self._per_chunk = 1 if len(self) * math.prod(store.observation_shape) <= CACHE_BYTES else PER_CHUNK
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -99,7 +100,7 @@ class Frames:
 class WindowBatch(NamedTuple):
     """Windows of real steps: ``action[:, t]`` leads from ``frames[:, t]`` to ``frames[:, t + 1]``."""
 
-    frames: UInt8[Tensor, "batch time_plus_1 64 64 3"] | Float[Tensor, "batch time_plus_1 observation"]
+    frames: UInt8[Tensor, "batch time_plus_1 height width channels"] | Float[Tensor, "batch time_plus_1 observation"]
     action: Float[Tensor, "batch time actions"]
     """Action inputs of the memory, one-hot if discrete."""
     reward: Float[Tensor, "batch time"]

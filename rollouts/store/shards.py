@@ -4,6 +4,7 @@ A shard is plain HDF5 with gzip chunks, which every HDF5 reader opens. Writing a
 writes and reads the same zlib streams several times as fast (benchmarks/README.md). Start reading at `shard_bytes`.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import h5py
 import numpy as np
 from isal import isal_zlib
 
+from worldmodel.envs.images import is_frame_shape
 from worldmodel.rollouts.episode import FRAME, Episode
 
 FORMAT = 1
@@ -20,7 +22,6 @@ CHUNK = 16
 """Number of frames in a compressed chunk."""
 MAX_CHUNK = 256
 """Maximum number of frames in a chunk of a file from elsewhere."""
-FRAME_BYTES = 64 * 64 * 3
 COMPRESSION_LEVEL = 2
 """ISA-L's level: files as small as with zlib's level 1, several times as fast."""
 MAX_COMPRESSION_RATIO = 1_032
@@ -38,7 +39,7 @@ class Shard(NamedTuple):
     lengths: tuple[int, ...]
     """Number of steps of its episodes."""
     observation_shape: tuple[int, ...] = FRAME
-    """(64, 64, 3), or (n,) for vectors."""
+    """(64, 64, 3), of another size or number of channels, or (n,) for vectors."""
 
 
 def shard_bytes(episodes: Sequence[Episode]) -> bytes:
@@ -76,9 +77,9 @@ def validate_episode(episode: Episode) -> None:
     expected = None
     if steps == 0:
         expected = "at least one step"
-    elif not _is_array(frames, np.uint8, (steps + 1, *FRAME)) and not (
-        frames.ndim == 2 and frames.shape[1] and _is_array(frames, np.float32, (steps + 1, frames.shape[1]))
-    ):
+    elif not (
+        is_frame_shape(frames.shape[1:]) and _is_array(frames, np.uint8, (steps + 1, *frames.shape[1:]))
+    ) and not (frames.ndim == 2 and frames.shape[1] and _is_array(frames, np.float32, (steps + 1, frames.shape[1]))):
         expected = f"frames {(steps + 1, *FRAME)} uint8 or vectors (T + 1, n) float32, finite"
         expected += f", got {frames.shape} {frames.dtype}"
     elif not (discrete or continuous):
@@ -116,12 +117,12 @@ def _write_frames(group: h5py.Group, frames: np.ndarray) -> None:
     """Write frames in compressed chunks."""
     size = min(CHUNK, len(frames))
     observations = group.create_dataset(
-        "observations", frames.shape, np.uint8, chunks=(size, *FRAME), compression="gzip", compression_opts=1
+        "observations", frames.shape, np.uint8, chunks=(size, *frames.shape[1:]), compression="gzip", compression_opts=1
     )
     for start in range(0, len(frames), size):
         chunk = frames[start : start + size]
         if len(chunk) < size:  # HDF5 stores complete chunks only
-            chunk = np.concatenate((chunk, np.zeros((size - len(chunk), *FRAME), np.uint8)))
+            chunk = np.concatenate((chunk, np.zeros((size - len(chunk), *frames.shape[1:]), np.uint8)))
         observations.id.write_direct_chunk(
             (start, 0, 0, 0), isal_zlib.compress(np.ascontiguousarray(chunk), COMPRESSION_LEVEL)
         )
@@ -140,7 +141,7 @@ def read_shard(path: Path) -> Shard:
             if file.attrs["format"] != FORMAT or set(file) != names or not names:
                 raise ValueError(f"{path} is not a shard of rollouts")
             observation_shape = file[f"episode_{first}"]["observations"].shape[1:]
-            if observation_shape != FRAME and len(observation_shape) != 1:
+            if not is_frame_shape(observation_shape) and len(observation_shape) != 1:
                 raise ValueError(f"{path} holds observations {observation_shape}")
             for number, length in enumerate(lengths):
                 group = file[f"episode_{first + number}"]
@@ -214,7 +215,7 @@ class Reader:
                 for chunk in range(start // size, -(-stop // size)):
                     offset, length = map(int, meta.chunk_locations[chunk])
                     file.seek(offset)
-                    frames = _decompress(file.read(length), size)
+                    frames = _decompress(file.read(length), (size, *shard.observation_shape))
                     parts.append(frames[max(start - chunk * size, 0) : stop - chunk * size])
         except (OSError, ValueError) as error:
             raise ValueError(f"{shard.path} cannot be read: {error}") from None
@@ -241,9 +242,9 @@ class Reader:
         )
 
 
-def _decompress(compressed: bytes, size: int) -> np.ndarray:
-    """Decompress a chunk of ``size`` frames, and never more bytes than that."""
-    expected = size * FRAME_BYTES
+def _decompress(compressed: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """Decompress a chunk of frames, and never more bytes than these have."""
+    expected = math.prod(shape)
     decompressor = isal_zlib.decompressobj()
     try:
         content = decompressor.decompress(compressed, expected + 1)
@@ -251,7 +252,7 @@ def _decompress(compressed: bytes, size: int) -> np.ndarray:
         raise ValueError(str(error)) from None
     if len(content) != expected or not decompressor.eof:  # the checksum is verified at the end of the stream
         raise ValueError("a chunk of frames is incomplete")
-    return np.frombuffer(content, np.uint8).reshape(size, *FRAME)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _read_numbers(group: h5py.Group, name: str, steps: int) -> np.ndarray:
@@ -293,7 +294,8 @@ def _read_meta(group: h5py.Group) -> EpisodeMeta:
 def _chunk_locations(group: h5py.Group) -> tuple[int, np.ndarray]:
     """Return the number of frames of a chunk, and the locations of the chunks."""
     observations = group["observations"]
-    if observations.chunks is None or observations.chunks[1:] != FRAME or observations.chunks[0] > MAX_CHUNK:
+    shape = observations.shape[1:]
+    if not observations.chunks or observations.chunks[1:] != shape or observations.chunks[0] > MAX_CHUNK:
         raise ValueError(f"frames must be stored in chunks of up to {MAX_CHUNK}, got {observations.chunks}")
     size, count, end = observations.chunks[0], len(observations), Path(group.file.filename).stat().st_size
     if count > end * size:

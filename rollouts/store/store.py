@@ -157,7 +157,7 @@ class Store:
         for index in np.unique(np.linspace(0, len(self) - 1, rows).astype(int)):
             shard, number = self.locate(int(index))
             times = np.linspace(0, shard.lengths[number], columns).astype(int)
-            lines.append(np.concatenate([self.reader.frames(shard, number, t, t + 1)[0] for t in times]))
+            lines.append(np.concatenate([self.reader.frames(shard, number, t, t + 1)[0][..., -3:] for t in times]))
         return grid(lines, scale=1)
 
     def _repr_html_(self) -> str:
@@ -389,7 +389,7 @@ def _remove_older_index(folder: Path) -> None:
 
 def _observation_space(shape: tuple[int, ...]) -> spaces.Box:
     """Return the space of frames, or of vectors."""
-    return spaces.Box(0, 255, shape, np.uint8) if shape == FRAME else spaces.Box(-np.inf, np.inf, shape, np.float32)
+    return spaces.Box(0, 255, shape, np.uint8) if len(shape) > 1 else spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
 def _space_json(space: Any) -> str:

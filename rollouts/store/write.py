@@ -17,6 +17,7 @@ from gymnasium import spaces
 
 from worldmodel.envs.choices import ChoiceSpace
 from worldmodel.envs.env_checker import MAX_FLOAT32
+from worldmodel.envs.images import is_frame_shape
 from worldmodel.envs.registration import UNKNOWN_ENV
 from worldmodel.envs.wrappers import MAX_ACTIONS, action_kind, resize_frame, validate_image
 from worldmodel.io.files import locked, read_json, write_bytes, write_json
@@ -205,7 +206,7 @@ def to_frames(images: Any, to_frame: Callable[[np.ndarray], np.ndarray] = resize
         if not (np.abs(images) <= MAX_FLOAT32).all():
             raise ValueError(f"frames must be finite and below {MAX_FLOAT32:.2g}, got others in {_about(images)}")
         return images.astype(np.float32)
-    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == FRAME:
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and is_frame_shape(images.shape[1:]):
         return images
     try:
         frames = [to_frame(validate_image("frames", image)) for image in images]

@@ -37,7 +37,7 @@ class ReconstructionMetrics(NamedTuple):
 
 @torch.no_grad()
 def reconstruction_metrics(
-    vae: VAE, frames: UInt8[Tensor, "frames 64 64 3"], chunk: int = 128
+    vae: VAE, frames: UInt8[Tensor, "frames height width channels"], chunk: int = 128
 ) -> ReconstructionMetrics:
     """Compare frames with their reconstructions, ``decode(encode(frame).loc)``.
 
@@ -49,8 +49,9 @@ def reconstruction_metrics(
     Raises:
         ValueError: there are no frames, or they have the wrong shape.
     """
-    if frames.ndim != 4 or frames.shape[1:] != (64, 64, 3) or not len(frames):
-        raise ValueError(f"frames must have shape (frames, 64, 64, 3) with at least one, got {tuple(frames.shape)}")
+    if frames.ndim != 4 or frames.shape[1:] != vae.observation_shape or not len(frames):
+        expected = ("frames", *vae.observation_shape)
+        raise ValueError(f"frames must have shape {expected} with at least one, got {tuple(frames.shape)}")
     device, was_training = next(vae.parameters()).device, vae.training
     vae.eval()
     mean = (frames.sum(dim=0, dtype=torch.float64) / (255 * len(frames))).movedim(-1, 0)
