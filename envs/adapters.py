@@ -199,9 +199,10 @@ def validate_rendering(env: gymnasium.Env[Any, Any]) -> None:
     Raises:
         ValueError: Names what is missing.
     """
-    if env.render_mode == RGB_ARRAY:
+    draws = type(env.unwrapped).render is not gymnasium.Env.render
+    if draws and env.render_mode == RGB_ARRAY:
         return
-    modes = (env.metadata or {}).get("render_modes") or []
+    modes = ((env.metadata or {}).get("render_modes") or []) if draws else []
     space = env.observation_space
     problem = (
         f"no pixels: it observes {summarize_space(space)}{f' ({why_not(space)})' if len(space.shape or ()) > 1 else ''}"

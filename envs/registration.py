@@ -70,7 +70,7 @@ def make(
     id = _without_own_module(id)
     view = observation, image_key, frame_stack
     if view != ("pixels", None, 1) and (id in CAR_RACING_IDS or id == "DoomTakeCover" or MARIO_ID.fullmatch(id)):
-        raise ValueError(f"{id} has only single frames, got observation, image_key and frame_stack = {view}")
+        raise ValueError(f"{id} has only pixels of single frames, got observation, image_key and frame_stack = {view}")
     if id in CAR_RACING_IDS:
         from worldmodel.envs.car_racing.env import make_car_racing
 

@@ -142,7 +142,8 @@ def why_not_vector(space: gymnasium.Space[Any]) -> str:
     except (NotImplementedError, ValueError, TypeError):  # the size varies, or the kind of space is unknown
         return f"it observes {summarize_space(space)}, which has no fixed amount of numbers"
     if not 1 <= size <= MAX_NUMBERS:
-        return f"it observes {size:,} numbers, a vector may have from 1 to {MAX_NUMBERS:,}"
+        cure = ': use observation="pixels"' if size else ""
+        return f"it observes {size:,} numbers, a vector may have from 1 to {MAX_NUMBERS:,}{cure}"
     return ""
 
 

@@ -81,7 +81,8 @@ def open_env(env: PortableEnv, options: dict[str, Any]) -> gymnasium.Env[Any, An
     """
     if isinstance(env, Registered):
         if isinstance(env.spec.entry_point, str):  # the module may register the id itself, so import it first
-            importlib.import_module(env.spec.entry_point.partition(":")[0])
+            with contextlib.suppress(Exception, SystemExit):  # making the environment imports it again, and reports why
+                importlib.import_module(env.spec.entry_point.partition(":")[0])
         gymnasium.registry[env.id] = env.spec
     if isinstance(env, str | Registered):
         return envs.make(env if isinstance(env, str) else env.id, **options)

@@ -34,7 +34,7 @@ class Recorder:
     """
 
     def __init__(self, folder: Path, world: WorldModel, env: str, env_options: dict[str, Any]) -> None:
-        self.folder, self.kind = folder, ActionKind(world.discrete, world.action_dim)
+        self.folder, self.kind = folder, ActionKind(world.discrete, world.action_dim, world.nvec)
         names = {child.name for child in folder.iterdir()} if folder.is_dir() else set[str]()
         if other := sorted(name for name in names - {"game", "dream"} if not name.startswith(".")):
             raise ValueError(f"{folder} is not a recording (it has {other[0]}): use another folder")

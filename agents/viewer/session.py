@@ -311,7 +311,7 @@ class Session:
     def _dream_observation(self) -> np.ndarray:
         """Return the dream's current observation: its frame, or its vector."""
         world = self.scene.world
-        return self.dream if len(world.observation_shape) > 1 else world.decode(self.state.latent)[0]
+        return self.dream if self.dream.shape == world.observation_shape else world.decode(self.state.latent)[0]
 
     def _policy(self, state: WorldState) -> Tensor:
         """Return the action of the selected controller, or the visitor's."""

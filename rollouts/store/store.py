@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -354,7 +354,7 @@ def write_minari_index(store: Store, space: Any, can_be_made: bool) -> None:
         "minari_version": MINARI_VERSION,
         "dataset_id": minari_id(store.path),
         "algorithm_name": store.metadata.get("policy", ""),
-        "observation_space": _space_json(_observation_space(store.observation_shape)),
+        "observation_space": _observation_space(store.observation_shape),
         "action_space": _space_json(space),
         "total_episodes": len(store),
         "total_steps": store.steps,
@@ -387,9 +387,13 @@ def _remove_older_index(folder: Path) -> None:
             folder.rmdir()
 
 
-def _observation_space(shape: tuple[int, ...]) -> spaces.Box:
-    """Return the space of frames, or of vectors."""
-    return spaces.Box(0, 255, shape, np.uint8) if len(shape) > 1 else spaces.Box(-np.inf, np.inf, shape, np.float32)
+@cache
+def _observation_space(shape: tuple[int, ...]) -> str:
+    """Return the space of frames, or of vectors, in Minari's JSON format."""
+    frames = len(shape) > 1
+    return _space_json(
+        spaces.Box(0, 255, shape, np.uint8) if frames else spaces.Box(-np.inf, np.inf, shape, np.float32)
+    )
 
 
 def _space_json(space: Any) -> str:
