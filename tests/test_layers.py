@@ -15,7 +15,7 @@ ONLY_IN = {
     "cv2": ("envs",),
     "cma": ("agents/evolution/cma_es.py",),
     "matplotlib": ("agents/analysis/plots.py",),
-    "av": ("agents/analysis/video.py", "rollouts/store/sources.py"),
+    "av": ("agents/analysis/video.py", "rollouts/store/sources.py", "worldmodel/corpora/audio_files.py"),
     **dict.fromkeys(
         ("pickle", "dill", "cloudpickle"), ("rollouts/executors/workers.py", "worldmodel/corpora/safe_pickle.py")
     ),

@@ -22,8 +22,8 @@ class DensityConfig:
 
     data: str = field(
         metadata=about(
-            """Kind and folder of the corpus, KIND:FOLDER. The kinds are timit, blizzard, accent, audio (any recordings), mnist
-            and cifar10."""
+            """Kind and folder of the corpus, KIND:FOLDER. The kinds are timit, blizzard, accent, prompts, audio (any
+            recordings), mnist and cifar10."""
         )
     )
     model: Literal["rmdn", "frmdn", "rnn-gauss", "vrnn", "vrnn-gmm"] = setting(
@@ -66,6 +66,7 @@ class DensityConfig:
     include_sa: bool | None = setting(
         None, "Whether to include the two sentences that all speakers of TIMIT read. None: true."
     )
+    test_speaker: str | None = setting(None, "Speaker of the test part of prompts. None: test prompts of all speakers.")
     split_seed: int | None = setting(None, "Random seed of the split into parts, for speech. None: 0.")
     logit: bool | None = setting(None, "Whether the events of images are logits. None: false.")
     pixelwise: bool | None = setting(None, "Whether an event of images is a pixel instead of a row. None: false.")
@@ -91,7 +92,7 @@ class DensityConfig:
     @property
     def corpus_options(self) -> dict[str, Any]:
         """Arguments of `worldmodel.corpora.open_corpus`, without those that are None."""
-        names = ("frame", "include_sa", "logit", "pixelwise")
+        names = ("frame", "include_sa", "test_speaker", "logit", "pixelwise")
         given: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.segment_length is not None:
             given["segment_length"] = self.segment_length or None

@@ -1,11 +1,13 @@
 """Audio files: their headers, and any range of their samples without reading the rest.
 
-This module reads RIFF WAV (8, 16, 24 and 32 bit, float) and NIST SPHERE (16 bit); the optional package soundfile reads MP3,
-FLAC and other formats. The first bytes of a file determine its format, not its name. Start reading at `inspect`.
+This module reads RIFF WAV (8, 16, 24 and 32 bit, float) and NIST SPHERE (16 bit); PyAV reads G.722, and the optional package
+soundfile MP3, FLAC and other formats. The first bytes of a file determine its format, not its name; only G.722, which has no
+header, is known by its suffix. Start reading at `inspect`.
 
 References:
     Multimedia Programming Interface and Data Specifications 1.0 (RIFF WAVE), IBM and Microsoft, 1991;
-    NIST SPHERE: the header of TIMIT's files (LDC93S1).
+    NIST SPHERE: the header of TIMIT's files (LDC93S1);
+    ITU-T G.722, 7 kHz Audio-Coding within 64 kbit/s, 2012.
 """
 
 import os
@@ -16,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-SUFFIXES = frozenset((".wav", ".sph", ".nist", ".mp3", ".flac", ".ogg", ".aif", ".aiff"))
+SUFFIXES = frozenset((".wav", ".sph", ".nist", ".mp3", ".flac", ".ogg", ".aif", ".aiff", ".g722"))
 """Suffixes of audio files, in any letter case."""
 SAMPLE_RATE_RANGE = (1_000, 192_000)
 """Smallest and largest number of samples a second in a file."""
@@ -30,6 +32,8 @@ MAX_HEADER_BYTES = 2**20
 """Largest number of bytes of a SPHERE header."""
 MAX_SAMPLES_PER_BYTE = 8_192
 """Largest number of samples that a codec packs into a byte: FLAC's shortest block, 11 bytes, holds up to 65,535 of silence."""
+G722_RATE, G722_SAMPLES_PER_BYTE = 16_000, 2
+"""Sample rate of G.722 at 64 kbit/s, and number of samples in a byte."""
 PREROLL = 16 * 1_152
 """Number of samples that are decoded before the requested ones: an MP3 frame uses bits of earlier frames."""
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
@@ -55,7 +59,7 @@ class AudioInfo(NamedTuple):
         sample_rate: Number of samples a second.
         num_channels: Number of channels.
         num_samples: Number of samples of each channel.
-        encoding: A NumPy dtype, "i3" for 24-bit integers, or "soundfile".
+        encoding: A NumPy dtype, "i3" for 24-bit integers, "g722", or "soundfile".
         offset: Position of the first sample in the file, in bytes.
     """
 
@@ -84,6 +88,8 @@ def inspect(path: str | os.PathLike[str]) -> AudioInfo:
                 audio = _sphere(path, file, size)
             elif magic[:4] == b"RIFF" and magic[8:] == b"WAVE":
                 audio = _wav(path, file, size)
+            elif path.suffix.lower() == ".g722":
+                audio = AudioInfo(path, G722_RATE, 1, size * G722_SAMPLES_PER_BYTE, "g722", 0)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
     audio = audio or _soundfile_info(path, size)
@@ -112,8 +118,7 @@ def read(audio: AudioInfo, start: int, stop: int) -> np.ndarray:
         ValueError: the file changed after `inspect`, or has samples that are NaN, infinite or beyond `MAX_AMPLITUDE`.
     """
     assert 0 <= start <= stop <= audio.num_samples
-    decode = _decode if audio.encoding == "soundfile" else _read_pcm
-    frames = decode(audio, start, stop)
+    frames = {"soundfile": _decode, "g722": _decode_g722}.get(audio.encoding, _read_pcm)(audio, start, stop)
     mono = frames.mean(axis=1, dtype=np.float32) if audio.num_channels > 1 else frames[:, 0]
     if not np.isfinite(mono).all():
         raise ValueError(f"{audio.path} has samples that are NaN or infinite")
@@ -292,3 +297,21 @@ def _decode(audio: AudioInfo, start: int, stop: int) -> np.ndarray:
             f"{audio.path} is truncated: expected {stop - start} samples from sample {start}, got {len(frames)}"
         )
     return frames
+
+
+def _decode_g722(audio: AudioInfo, start: int, stop: int) -> np.ndarray:
+    """Decode samples (stop - start, 1) of G.722, whose decoder adapts from the first byte on."""
+    import av  # slow to import
+
+    try:
+        content = audio.path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{audio.path} cannot be read: {error.strerror or error}") from None
+    decoder = av.CodecContext.create("g722", "r")
+    frames = [*decoder.decode(av.Packet(content)), *decoder.decode(None)] if content else []
+    values = np.concatenate([np.zeros((1, 0), np.int16), *(frame.to_ndarray() for frame in frames)], axis=1)[0]
+    if len(values) != audio.num_samples:
+        raise ValueError(
+            f"{audio.path} changed after its header was read: expected {audio.num_samples} samples, got {len(values)}"
+        )
+    return _full_scale(values[start:stop])[:, None]

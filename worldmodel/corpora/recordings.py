@@ -208,18 +208,26 @@ class Recordings:
         label: Name of the corpus and the part.
         recordings: Recordings of the part.
         normalizer: Conversion between samples and events; all parts use that of the training part.
+        segmentation: Segmentation of these recordings. None: that of the training part.
 
     Raises:
         ValueError: no recording is long enough for a sequence.
     """
 
-    def __init__(self, label: str, recordings: Iterable[Recording], normalizer: Standardization) -> None:
+    def __init__(
+        self,
+        label: str,
+        recordings: Iterable[Recording],
+        normalizer: Standardization,
+        segmentation: Segmentation | None = None,
+    ) -> None:
         self.label, self.normalizer = label, normalizer
+        self.segmentation = segmentation or normalizer.segmentation
         self.recordings = tuple(recording for recording in recordings if recording.num_used_samples)
-        step = [normalizer.segmentation.segment_length or recording.num_used_samples for recording in self.recordings]
+        step = [self.segmentation.segment_length or recording.num_used_samples for recording in self.recordings]
         counts = [recording.num_used_samples // size for recording, size in zip(self.recordings, step, strict=True)]
         if not counts:
-            raise ValueError(f"{label}: no recording is long enough for a sequence ({normalizer.segmentation})")
+            raise ValueError(f"{label}: no recording is long enough for a sequence ({self.segmentation})")
         self._file = np.repeat(np.arange(len(counts)), counts)  # file, first sample and length of each sequence
         index_in_file = np.arange(len(self._file)) - np.repeat(np.cumsum(counts) - counts, counts)
         self._length = np.repeat(step, counts)
@@ -234,11 +242,11 @@ class Recordings:
         """Identity of the files, their contents, the segmentation and the standardization; computed once."""
         whole = (
             "whole"
-            if self.normalizer.segmentation.segment_length is None
-            else f"in pieces of {self.normalizer.segmentation.segment_length} samples"
+            if self.segmentation.segment_length is None
+            else f"in pieces of {self.segmentation.segment_length} samples"
         )
         return (
-            f"{self.label}: {identity(self.recordings)}, {whole}, frames of {self.normalizer.segmentation.frame} samples, "
+            f"{self.label}: {identity(self.recordings)}, {whole}, frames of {self.segmentation.frame} samples, "
             f"standardised by {self.normalizer.identity}"
         )
 
@@ -283,7 +291,7 @@ class Recordings:
             "files": len(self.recordings),
             "resampled_files": sum(recording.resampled for recording in self.recordings),
             "groups": len(Counter(recording.group for recording in self.recordings)),
-            "frames": samples // self.normalizer.segmentation.frame,
+            "frames": samples // self.segmentation.frame,
             "hours": samples / SAMPLE_RATE / 3600,
             "dropped_samples": sum(
                 num_samples(recording.audio, SAMPLE_RATE) - recording.num_used_samples for recording in self.recordings
@@ -293,12 +301,12 @@ class Recordings:
     def _subset(self, label: str, groups: set[str]) -> "Recordings":
         """Return the part with the recordings of these groups."""
         selected = (recording for recording in self.recordings if recording.group in groups)
-        return Recordings(f"{self.label}, {label}", selected, self.normalizer)
+        return Recordings(f"{self.label}, {label}", selected, self.normalizer, self.segmentation)
 
     def _sequences(self, indices: np.ndarray) -> EventBatch:
         """Read the sequences with these indices as a padded batch."""
-        frames = self._length[indices] // self.normalizer.segmentation.frame
-        event = np.zeros((len(indices), int(frames.max()), self.normalizer.segmentation.frame), np.float32)
+        frames = self._length[indices] // self.segmentation.frame
+        event = np.zeros((len(indices), int(frames.max()), self.segmentation.frame), np.float32)
         mask = (np.arange(event.shape[1]) < frames[:, None]).astype(np.float32)
         for row, index in enumerate(indices):
             start, stop = int(self._start[index]), int(self._start[index] + self._length[index])

@@ -46,6 +46,11 @@ CORPORA = {
         "one recording for each speaker, with the speaker's name: english12.mp3 and so on",
         "the Speech Accent Archive of George Mason University, https://accent.gmu.edu/",
     ),
+    "prompts": _CorpusKind(
+        speech.prompts,
+        "a folder for each speaker, with prompts as audio files: en_US_f_Allison/agent-pass.g722 and so on",
+        "Debian's packages asterisk-core-sounds-{en,es,fr,it,ru}-g722, in /usr/share/asterisk/sounds (CC BY-SA)",
+    ),
     "audio": _CorpusKind(partial(speech.blizzard, name="audio"), AUDIO_LAYOUT, "any recordings of your own"),
     "mnist": _CorpusKind(
         images.mnist,
@@ -65,12 +70,13 @@ def open_corpus(name: str, **options: Any) -> Corpus:
     """Open the corpus in a folder.
 
     Args:
-        name: Kind and folder, such as "timit:/data/TIMIT". The kinds are timit, blizzard, accent, audio, mnist and cifar10.
+        name: Kind and folder, such as "timit:/data/TIMIT". The kinds are timit, blizzard, accent, prompts, audio, mnist
+            and cifar10.
         options: Options of the kind. Speech: ``segment_length`` (number of samples in a sequence; None: whole recordings),
             ``frame`` (number of samples in an event), ``seed`` (random seed of the split) and ``cache`` (path of a JSON file
-            that stores mean and standard deviation). TIMIT: also ``include_sa`` (whether to include the sentences that all
-            speakers read). Images: ``logit`` and ``pixelwise``. See `worldmodel.corpora.speech` and
-            `worldmodel.corpora.images`.
+            that stores mean and standard deviation). Prompts: also ``test_speaker``. TIMIT: also ``include_sa`` (whether to
+            include the sentences that all speakers read). Images: ``logit`` and ``pixelwise``. See `worldmodel.corpora.speech`
+            and `worldmodel.corpora.images`.
 
     Returns:
         The corpus. Samples of speech stay on disk until a batch needs them.

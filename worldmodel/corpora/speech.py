@@ -36,6 +36,8 @@ TIMIT_VAL_FRACTION = 0.05
 """Held-out fraction of TIMIT's training data (VRNN). The paper does not name the unit; here it is the speaker."""
 TIMIT_SENTENCES = (4_620, 1_680)
 """Number of training and test sentences of the complete corpus, SA sentences included."""
+TONES = {"beep", "beeperr", "ascending-2tone", "descending-2tone"}
+"""Names of prompts without speech."""
 UNIT = "nats a sequence, of samples standardised with the training part's mean and standard deviation"
 """Unit of the likelihood."""
 
@@ -144,6 +146,70 @@ def accent(
         _recording(path.relative_to(folder).as_posix(), path.stem.lower(), path, segmentation) for path in paths
     ]
     return _split("accent", "speakers", recordings, segmentation, seed, cache)
+
+
+def prompts(
+    folder: Path,
+    *,
+    segment_length: int | None = SEGMENT_LENGTH,
+    frame: int = FRAME,
+    seed: int = 0,
+    test_speaker: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> Corpus:
+    """Open the recorded prompts of a telephone system: a folder for each speaker, with the same prompts in each language.
+
+    Training uses segments, held-out and test parts use whole prompts. A prompt is in one part for all speakers. With
+    ``test_speaker``, all prompts of this speaker are the test part, and the other speakers have training and held-out parts.
+    Silence and tones are left out.
+
+    Args:
+        folder: Path of the folder with speakers' folders, such as en_US_f_Allison/agent-pass.g722; links are left out.
+        segment_length: Number of samples in a sequence of the training part. None: whole prompts.
+        frame: Number of samples in an event.
+        seed: Random seed of the split.
+        test_speaker: Name of the folder of the test part's speaker. None: test prompts of all speakers.
+        cache: Path of a JSON file that stores mean and standard deviation. None: memory only.
+
+    Raises:
+        ValueError: an argument is out of range, or files are missing or damaged.
+    """
+    training, whole = _segmentation(segment_length, frame), _segmentation(None, frame)
+    paths = [path for path in audio_paths(folder) if _is_prompt(path.relative_to(folder))]
+    speakers = sorted({path.relative_to(folder).parts[0] for path in paths})
+    if test_speaker is not None and (test_speaker not in speakers or len(speakers) < 2):
+        raise ValueError(f"test_speaker must be one of at least two, {', '.join(speakers)}, got {test_speaker!r}")
+
+    def read(paths: list[Path], segmentation: Segmentation) -> list[Recording]:
+        names = {path: path.relative_to(folder).as_posix() for path in paths}
+        return [_recording(name, name.partition("/")[0], path, segmentation) for path, name in names.items()]
+
+    texts = {path: path.relative_to(folder).with_suffix("").as_posix().partition("/")[2] for path in paths}
+    own = [path for path in paths if path.relative_to(folder).parts[0] == test_speaker]
+    if test_speaker is None:
+        held_out, test, _ = random_split(texts.values(), SPLIT_FRACTIONS, seed)
+        parts = {"test": test, "held_out": held_out}
+        words = f"0.9, 0.05, 0.05 of the prompts of {len(speakers)} speakers, a prompt in one part for all, seed {seed}"
+    else:
+        parts = {"held_out": random_split(texts.values(), SPLIT_FRACTIONS[:1], seed)[0]}
+        words = f"test speaker {test_speaker}; 0.95, 0.05 of the prompts of the others for training and held out, seed {seed}"
+    chosen = {name: [path for path in paths if texts[path] in part and path not in own] for name, part in parts.items()}
+    others = {path for part in chosen.values() for path in part} | {*own}
+    train = read([path for path in paths if path not in others], training)
+    scale = Standardization([item for item in train if item.num_used_samples], training, cache)
+    held_out_part = Recordings("prompts, held out", read(chosen["held_out"], whole), scale, whole)
+    test_part = Recordings("prompts, test", read(own or chosen["test"], whole), scale, whole)
+    protocol = (
+        f"{words}; {_describe(training, train)} for training, whole prompts for held out and test (arXiv 1506.02216)"
+    )
+    first = Recordings("prompts, training", train, scale)
+    return Corpus("prompts", "speech", frame, segment_length, UNIT, protocol, first, held_out_part, test_part, scale)
+
+
+def _is_prompt(path: Path) -> bool:
+    """Return whether a file below a folder of prompts is speech of a speaker."""
+    *folders, name = path.with_suffix("").parts
+    return bool(folders) and "silence" not in folders and name not in TONES
 
 
 def _timit_parts(folder: Path, segmentation: Segmentation, include_sa: bool) -> dict[str, list[Recording]]:

@@ -5,7 +5,9 @@ import gzip
 import pickle
 import struct
 import tracemalloc
+from fractions import Fraction
 
+import av
 import numpy as np
 
 GUID = bytes.fromhex("000000001000800000aa00389b71")  # bytes 3 to 16 of every subformat of extensible WAV
@@ -103,6 +105,28 @@ def speech(rng, samples):
     time = np.arange(samples) / 16_000
     tone = np.sin(2 * np.pi * rng.uniform(100, 300) * time) * np.sin(2 * np.pi * rng.uniform(1, 3) * time) ** 2
     return 0.02 + 0.3 * tone + 0.01 * rng.normal(size=samples)
+
+
+def g722_bytes(samples):
+    """A G.722 file at 64 kbit/s: no header, a byte for two samples."""
+    encoder = av.CodecContext.create("g722", "w")
+    encoder.sample_rate, encoder.format, encoder.layout, encoder.time_base = 16_000, "s16", "mono", Fraction(1, 16_000)
+    frame = av.AudioFrame.from_ndarray(np.asarray(samples, np.int16)[None], format="s16", layout="mono")
+    frame.sample_rate = 16_000
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+
+
+def write_prompts(folder, speakers=("en_US_f_A", "fr_CA_f_B", "it_IT_m_C"), prompts=20):
+    """Prompts of a telephone system: speakers' folders, tones, silence, and a link to a speaker as Debian makes it."""
+    rng = np.random.default_rng(0)
+    for speaker in speakers:
+        names = [f"{'digits/' if number % 2 else ''}{number}" for number in range(prompts)]
+        for name in [*names, "beep", "silence/1"]:
+            path = folder / speaker / f"{name}.g722"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(g722_bytes(speech(rng, 2 * int(rng.integers(600, 2_000)))))
+    (folder / "en").symlink_to(folder / speakers[0])
+    return folder
 
 
 def write_timit(
