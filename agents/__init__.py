@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from worldmodel.agents.agent import Agent
     from worldmodel.agents.evaluation import Report, evaluate
-    from worldmodel.agents.evolution.behavior_cloning import imitate
+    from worldmodel.agents.evolution.behavior_cloning import clone_actions, imitate
     from worldmodel.agents.evolution.evolve import evolve
     from worldmodel.agents.pretrained import load_pretrained, pretrained_names
     from worldmodel.rollouts.fitness import DreamFitness, EnvFitness
@@ -24,6 +24,7 @@ _HOMES = {
     "HiddenController": "worldmodel.rollouts.policy.controllers",
     "LinearController": "worldmodel.rollouts.policy.controllers",
     "Report": "worldmodel.agents.evaluation",
+    "clone_actions": "worldmodel.agents.evolution.behavior_cloning",
     "evaluate": "worldmodel.agents.evaluation",
     "evolve": "worldmodel.agents.evolution.evolve",
     "imitate": "worldmodel.agents.evolution.behavior_cloning",
@@ -37,6 +38,7 @@ __all__ = [
     "HiddenController",
     "LinearController",
     "Report",
+    "clone_actions",
     "evaluate",
     "evolve",
     "imitate",

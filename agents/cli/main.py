@@ -24,7 +24,7 @@ from worldmodel.agents.shell import command as command_line
 from worldmodel.training.signals import graceful_interrupt
 
 GROUPS = {
-    "train": ("Train the VAE or the memory.", "Train a part of the world model on a run folder's rollouts."),
+    "train": ("Train the VAE, the memory or a controller.", "Train a part of a run on stored episodes."),
     "density": (
         "Fit, evaluate and sample densities of speech and images.",
         "The FRMDN and baselines as densities of raw speech and of images read row by row.",

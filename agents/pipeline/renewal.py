@@ -68,14 +68,20 @@ def set_aside(run: Run, where: str, identity: Mapping[str, Any], start: Controll
     changed = [words for key, words in CAUSES.items() if key in was and key in now and was[key] != now[key]]
     if not changed:
         return
+    aside = move_to_earlier(folder)
+    console.print(
+        f"{folder.name}: {changed[0]} has changed; evolution starts again, the old one is now in {aside}", markup=False
+    )
+
+
+def move_to_earlier(folder: Path) -> Path:
+    """Move a folder of a run to ``earlier``; returns its new path."""
     number = 1
     while (aside := folder.parent / "earlier" / f"{folder.name}-{number}").exists():
         number += 1
     aside.parent.mkdir(exist_ok=True)
     folder.rename(aside)
-    console.print(
-        f"{folder.name}: {changed[0]} has changed; evolution starts again, the old one is now in {aside}", markup=False
-    )
+    return aside
 
 
 def print_outdated(run: Run) -> None:

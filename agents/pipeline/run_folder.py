@@ -90,11 +90,11 @@ class Run:
         return "dream" if only_dream else "game"
 
     def search(self, where: str) -> Path:
-        """Return the folder of the search in the "game" or in the "dream"."""
-        return self.searches.get(where, self.folder / f"evolve-{where}")
+        """Return the folder of the search in the "game" or in the "dream", or of the "clone"."""
+        return self.searches.get(where, self.folder / (where if where == "clone" else f"evolve-{where}"))
 
     def controller(self, where: str) -> Controller:
-        """Load the controller evolved in the "game" or in the "dream"."""
+        """Load the controller evolved in the "game" or in the "dream", or the "clone" of stored actions."""
         path = self.search(where) / "controller.safetensors"
         if not path.exists():
             raise self._missing(3, where)
@@ -142,9 +142,11 @@ class Run:
         while stage and not outputs[stage - 1][1].exists():
             stage -= 1
         name, _, words = outputs[stage]
-        if stage == 3 and where == "game":  # the quick presets of some games evolve in dreams alone
+        if stage == 3 and where == "clone":
+            name, words = "cloned controller", ("train", "controller", self.folder)
+        elif stage == 3 and where == "game":  # the quick presets of some games evolve in dreams alone
             words += ("--game.generations", "20")
-        if stage == 3 and self.rollouts_folder.is_dir():
+        if stage == 3 and where != "clone" and self.rollouts_folder.is_dir():
             words += tuple(env_words(self.store().env))
         return ValueError(f"{self.folder} has no {name} yet: {command('worldmodel', *words)}")
 

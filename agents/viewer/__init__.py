@@ -31,7 +31,7 @@ from worldmodel.validation import validate_positive_int
 if TYPE_CHECKING:
     from worldmodel.agents.viewer.server import Page
 
-CONTROLLER_NAMES = {"game": "evolved in the game", "dream": "evolved in dreams"}
+CONTROLLER_NAMES = {"game": "evolved in the game", "dream": "evolved in dreams", "clone": "cloned"}
 
 
 def serve(
@@ -124,7 +124,7 @@ def scene_of(source: Run | PretrainedAgent, env: str | None = None) -> Scene:
     options = dict(store.metadata.get("env_options") or {})
     controllers: dict[str, Controller] = {}
     for where, name in CONTROLLER_NAMES.items():
-        if (run.folder / f"evolve-{where}" / "controller.safetensors").exists():
+        if (run.search(where) / "controller.safetensors").exists():
             controllers[name] = run.controller(where)
     scene = _scene(world, run.latents(world), controllers, store.env, options, env)
     return replace(scene, notes=(*scene.notes, *measure_run(store, world).notes(scene.speed)))

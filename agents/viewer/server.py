@@ -79,8 +79,8 @@ def build_app(scene: Scene, hosts: list[str], visitors: int = VISITORS) -> Starl
             if session is not None:
                 try:
                     await asyncio.to_thread(session.close)
-                except RuntimeError:  # the server ends and starts no more threads
-                    session.close()
+                except (RuntimeError, asyncio.CancelledError):  # the server ends and starts no more threads
+                    session.close()  # writes what is recorded
 
     async def recording(request: Request) -> Response:
         session = sessions.get(request.path_params["token"])
@@ -219,20 +219,24 @@ class Page:
         self._listening = socket_at(host, port)
         self.url = f"http://{_address(host)}:{self._listening.getsockname()[1]}/"
         self._server = uvicorn.Server(settings)
-        self._thread = threading.Thread(
-            target=self._server.run, args=([self._listening],), name="dream page", daemon=True
-        )
-        self._thread.start()
+        self._stopped = threading.Event()  # not Thread.join: Ctrl-C in it marks a running thread as stopped
+        threading.Thread(target=self._run, name="dream page", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._server.run([self._listening])
+        finally:
+            self._stopped.set()
 
     def wait(self) -> None:
         """Block until the page is stopped."""
-        while self._thread.is_alive():
-            self._thread.join(0.5)  # a join without a timeout blocks Ctrl-C on some systems
+        while not self._stopped.wait(0.5):  # without a timeout it blocks Ctrl-C on some systems
+            pass
 
     def stop(self) -> None:
         """Close all connections and free the port."""
         self._server.should_exit = True
-        self._thread.join()
+        self._stopped.wait()
         self._listening.close()
 
     def __enter__(self) -> Self:
@@ -243,11 +247,11 @@ class Page:
 
     def __repr__(self) -> str:
         """Title, address, and whether the page is stopped."""
-        return f"Page({self.title!r}, {self.url}{'' if self._thread.is_alive() else ', stopped'})"
+        return f"Page({self.title!r}, {self.url}{', stopped' if self._stopped.is_set() else ''})"
 
     def _repr_html_(self) -> str:
         """Return the page as HTML for a notebook."""
-        if not self._thread.is_alive():
+        if self._stopped.is_set():
             return html.escape(repr(self))
         return (
             f'<p><a href="{self.url}" target="_blank">{html.escape(self.title)}: play the dream</a></p>'

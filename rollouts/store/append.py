@@ -52,8 +52,9 @@ def opened(folder: Path, metadata: dict[str, Any], kind: ActionKind) -> Store | 
         validate_new(folder)
         return None
     store = Store(folder)
+    kinds = {"discrete": kind.discrete, "action_dim": kind.size, "nvec": list(kind.nvec) or None}
     expected = {name: metadata[name] for name in ("env", "env_options", "policy")}
-    for name, value in (expected | {"discrete": kind.discrete, "action_dim": kind.size}).items():
+    for name, value in (expected | kinds).items():
         if store.metadata.get(name) != value:
             found = store.metadata.get(name)
             raise ValueError(f"{folder} holds rollouts with {name} = {found!r}, not {value!r}: use another folder")

@@ -143,9 +143,10 @@ def device_of(options: Namespace) -> Iterator[None]:
         os.environ.update({} if before is None else {VARIABLE: before})
 
 
-def add_where(parser: Parser, what: str) -> None:
+def add_where(parser: Parser, what: str, *more: str) -> None:
     """Add ``--where``, which selects one of a run's controllers; ``what`` is the first sentence of its help."""
-    parser.add_argument("--where", type=Literal["game", "dream"] | None, default=None, help=f"{what} {WHERE}")
+    names = Literal[("game", "dream", *more)]  # type: ignore[valid-type]
+    parser.add_argument("--where", type=names | None, default=None, help=f"{what} {WHERE}")
 
 
 def slug(env: str) -> str:

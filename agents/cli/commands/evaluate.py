@@ -26,7 +26,7 @@ from worldmodel.agents.progress import answers, next_hint, print_verdict
 def build_evaluate(parser: Parser) -> None:
     """Evaluate a controller on whole episodes of the real environment, with seeds that training never uses."""
     add_run(parser, agents=True)
-    add_where(parser, "Controller to evaluate: game or dream.")
+    add_where(parser, "Controller to evaluate: game, dream or clone (`worldmodel train controller`).", "clone")
     add_preset(parser)
     parser.add_argument(
         "--env", type=str | None, default=None, help="Id of the environment. None: the official one of the rollouts."

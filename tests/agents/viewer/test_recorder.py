@@ -1,9 +1,14 @@
 """Recordings hold what a person played: the steps of the game and of the dream, and nothing of controllers."""
 
+import re
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from websockets.sync.client import connect
 
 from tests import toys
 from tests.agents.viewer.scenes import scene, world
@@ -14,6 +19,8 @@ from worldmodel.agents.viewer.recorder import Recorder
 from worldmodel.agents.viewer.session import Session
 from worldmodel.rollouts import Store
 from worldmodel.rollouts.store.write import DREAM_ENV_ID
+
+MAIN = "from worldmodel.agents.cli.main import main; import sys; sys.exit(main())"
 
 
 def recorded(folder, **options):
@@ -160,3 +167,19 @@ def test_recordings_of_other_games_and_dreams_are_refused(tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"notes\.txt"):
         serve(scene(), record=tmp_path / "mine")
+
+
+@pytest.mark.slow
+def test_ctrl_c_writes_the_episodes_of_connected_visitors(tmp_path):
+    words = ["play", "car-racing-dream", "--pretrained", "--port", "0", "--browser", "false", "--record", str(tmp_path)]
+    program = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + MAIN]
+    with subprocess.Popen([*program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        address = re.search(r"http://(\S+)/", server.stdout.readline())[1]
+        with connect(f"ws://{address}/dream") as visitor:
+            visitor.send('{"type": "pause", "value": false}')
+            for _ in range(12):
+                visitor.recv(timeout=60)
+            server.send_signal(signal.SIGINT)
+            errors = server.communicate(timeout=60)[1]
+    assert server.returncode == 0 and "Traceback" not in errors
+    assert Store(tmp_path / "dream" / "rollouts").lengths[0] >= 10
