@@ -21,6 +21,7 @@ from worldmodel.envs.env_checker import (
 )
 from worldmodel.envs.images import find_image, is_frame_shape, why_not
 from worldmodel.envs.wrappers import (
+    FRAME_SIZE,
     ActionRepeat,
     RescaleBoxAction,
     ResizeFrame,
@@ -44,6 +45,8 @@ class View(NamedTuple):
     """Entry of a Dict observation with the images. None: the only one with images."""
     frame_stack: int = 1
     """Number of frames that an image observation holds."""
+    frame_size: int = FRAME_SIZE
+    """Height and width of the frames in pixels."""
 
 
 PIXELS = View()
@@ -105,14 +108,18 @@ def adapt(env: gymnasium.Env[Any, Any], action_repeat: int = 1, view: View = PIX
         ValueError: As these functions do.
     """
     if view.observation != "vector":
-        return to_pixels(env, action_repeat, view.image_key, view.frame_stack)
+        return to_pixels(env, action_repeat, *view[1:])
     if view[1:] != PIXELS[1:]:
-        raise ValueError(f"image_key and frame_stack need pixels, got observation = {view.observation!r}")
+        raise ValueError(f"image_key, frame_stack and frame_size need pixels, got observation = {view.observation!r}")
     return to_vector(env, action_repeat)
 
 
 def to_pixels(
-    env: gymnasium.Env[Any, Any], action_repeat: int = 1, image_key: str | None = None, frame_stack: int = 1
+    env: gymnasium.Env[Any, Any],
+    action_repeat: int = 1,
+    image_key: str | None = None,
+    frame_stack: int = 1,
+    frame_size: int = FRAME_SIZE,
 ) -> gymnasium.Env[Any, Any]:
     """Wrap an environment so that it shows 64x64 frames and takes standard actions.
 
@@ -123,16 +130,19 @@ def to_pixels(
         action_repeat: Number of game frames per step.
         image_key: Entry of a Dict observation with the images. None: the only one with images.
         frame_stack: Number of frames that an image observation holds; frames are then (64, 64, 3 frame_stack), the newest last.
+        frame_size: Height and width of the frames in pixels: 64, 96 or 128.
 
     Raises:
         ValueError: It is not a Gymnasium environment, it shows no pixels, or its action space is not supported.
     """
     validate_env(env)
-    if is_standard(env) and env.observation_space == frame_space(frame_stack):
+    unasked = (image_key, frame_stack, frame_size) == PIXELS[1:] and not is_vector_space(env.observation_space)
+    if is_standard(env) and (unasked or env.observation_space == frame_space(frame_stack, frame_size)):
         return env if action_repeat == 1 else ActionRepeat(env, action_repeat)
     if find_image(env.observation_space, image_key, frame_stack) is None:
         validate_rendering(env)
-    return ResizeFrame(ActionRepeat(standard_actions(EnvChecker(env)), action_repeat), image_key, frame_stack)
+    repeated = ActionRepeat(standard_actions(EnvChecker(env)), action_repeat)
+    return ResizeFrame(repeated, image_key, frame_stack, frame_size)
 
 
 def to_vector(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium.Env[Any, Any]:

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from worldmodel.envs.wrappers import FRAME_SPACE, StandardEnv, resize_frame
+from worldmodel.envs.wrappers import StandardEnv, frame_space, resize_frame
 
 MAX_TICS = 2100
 """Maximum number of tics of an episode: 60 s."""
@@ -49,6 +49,7 @@ class DoomTakeCover(StandardEnv, gymnasium.Env[np.ndarray, Any]):
             in the whole view; floor and ceiling never change.
         continuous: Whether an action is one number in [-1, 1], as in World Models: below -1/3 left, above 1/3 right.
         render_mode: "rgb_array" or None.
+        frame_size: Height and width of the frames in pixels: 64, 96 or 128.
 
     Raises:
         ValueError: An argument is out of range, or ViZDoom is not installed.
@@ -60,7 +61,12 @@ class DoomTakeCover(StandardEnv, gymnasium.Env[np.ndarray, Any]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 35}
 
     def __init__(
-        self, frame_skip: int = 1, crop: bool = False, continuous: bool = False, render_mode: str | None = "rgb_array"
+        self,
+        frame_skip: int = 1,
+        crop: bool = False,
+        continuous: bool = False,
+        render_mode: str | None = "rgb_array",
+        frame_size: int = 64,
     ) -> None:
         if frame_skip < 1 or not isinstance(crop, bool) or not isinstance(continuous, bool):
             raise ValueError(
@@ -72,7 +78,7 @@ class DoomTakeCover(StandardEnv, gymnasium.Env[np.ndarray, Any]):
         except ImportError:
             raise ValueError("DoomTakeCover needs vizdoom: pip install 'worldmodel[doom]'") from None
         self.frame_skip, self.crop, self.continuous, self.render_mode = frame_skip, crop, continuous, render_mode
-        self.observation_space = FRAME_SPACE
+        self.observation_space, self.frame_size = frame_space(1, frame_size), frame_size
         self.action_space = spaces.Box(-1, 1, (1,), np.float32) if continuous else spaces.Discrete(3)
         self._game = vizdoom.DoomGame()
         self._game.load_config(str(Path(vizdoom.scenarios_path) / "take_cover.cfg"))
@@ -125,7 +131,7 @@ class DoomTakeCover(StandardEnv, gymnasium.Env[np.ndarray, Any]):
         if (state := self._game.get_state()) is not None:
             self._screen = state.screen_buffer
         assert self._screen is not None
-        return resize_frame(self._screen[MIDDLE] if self.crop else self._screen)
+        return resize_frame(self._screen[MIDDLE] if self.crop else self._screen, size=self.frame_size)
 
 
 def launcher_script(folder: str | Path, program: str | Path, parent: int) -> str:

@@ -113,11 +113,11 @@ class DreamEnv(StandardEnv, gymnasium.Env[np.ndarray, Any]):
 class _Window:
     """A window that shows enlarged frames, at most ``fps`` per second."""
 
-    def __init__(self, fps: int, scale: int = 8) -> None:
+    def __init__(self, fps: int, size: int = 512) -> None:
         import pygame
 
         pygame.display.init()
-        self.pygame, self.fps, self.size = pygame, fps, (64 * scale, 64 * scale)
+        self.pygame, self.fps, self.size = pygame, fps, (size, size)
         self.surface = pygame.display.set_mode(self.size)
         pygame.display.set_caption("a dream")
         self.clock = pygame.time.Clock()

@@ -14,7 +14,7 @@ MIN_IMAGE_HIGH = 128
 """Minimum upper bound of a uint8 image; uint8 arrays with a lower bound hold other quantities."""
 MAX_FRAME_STACK = 16
 """Maximum number of frames of an observation."""
-FRAME_SIZES = (64,)
+FRAME_SIZES = (64, 96, 128)
 """Heights and widths of frames in pixels."""
 CHANNELS = {1: "grey", 3: "RGB", 4: "RGBA"}
 OPAQUE = 255

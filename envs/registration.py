@@ -41,11 +41,12 @@ def make(
     observation: str = "pixels",
     image_key: str | None = None,
     frame_stack: int = 1,
+    frame_size: int = 64,
     **options: Any,
 ) -> gymnasium.Env[Any, Any]:
     """Make an environment with standard observations, and Box actions in [-1, 1] or Discrete ones.
 
-    Observations are frames, uint8 (64, 64, 3 frame_stack), or vectors, float32 (n,).
+    Observations are frames, uint8 (frame_size, frame_size, 3 frame_stack), or vectors, float32 (n,).
 
     Args:
         id: "CarRacing", "FastCarRacing" (the same game with a faster renderer), "SuperMarioBros-1-1" (or another world and
@@ -56,6 +57,7 @@ def make(
             observes (CartPole: 4), flattened (`gymnasium.spaces.flatten`).
         image_key: Entry of a Dict observation with the images. None: the only one with images.
         frame_stack: Number of frames that an image observation holds.
+        frame_size: Height and width of the frames in pixels: 64, 96 or 128.
         options: Further arguments of the environment (Super Mario Bros: ``action_set``, ``noop_max``,
             ``sticky_action_prob``; DoomTakeCover: ``crop``, ``continuous``).
 
@@ -76,19 +78,19 @@ def make(
 
         if "fast" in options:
             raise ValueError("CarRacing takes no option fast: use the id FastCarRacing")
-        return make_car_racing(action_repeat or 1, fast=id == "FastCarRacing", **options)
+        return make_car_racing(action_repeat or 1, fast=id == "FastCarRacing", frame_size=frame_size, **options)
     if stage := MARIO_ID.fullmatch(id):
         from worldmodel.envs.mario.env import make_mario
 
-        return make_mario(int(stage[1]), int(stage[2]), frames_per_step(id, action_repeat), **options)
+        return make_mario(int(stage[1]), int(stage[2]), frames_per_step(id, action_repeat), frame_size, **options)
     if id == "DoomTakeCover":
         from worldmodel.envs.doom import make_doom
 
-        return make_doom(action_repeat or 1, **options)
+        return make_doom(action_repeat or 1, frame_size=frame_size, **options)
     _ensure_registered(id)
     from worldmodel.envs.adapters import View, make_adapted
 
-    return make_adapted(id, action_repeat or 1, View(*view), **options)
+    return make_adapted(id, action_repeat or 1, View(*view, frame_size), **options)
 
 
 def frames_per_step(id: str, action_repeat: int | None = None) -> int:

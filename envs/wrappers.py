@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from worldmodel.envs.env_checker import summarize_space, validate_reward
-from worldmodel.envs.images import OPAQUE, ImageFormat, find_image, is_image_space
+from worldmodel.envs.images import FRAME_SIZES, OPAQUE, ImageFormat, find_image, is_image_space
 
 FRAME_SIZE = 64
 FRAME_SPACE = spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
@@ -27,9 +27,15 @@ MAX_WIDTH = 2.0**53
 """Maximum width of the bounds of a Box action."""
 
 
-def frame_space(frame_stack: int = 1) -> spaces.Box:
-    """Return the space of frames (64, 64, 3 frame_stack)."""
-    return spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3 * frame_stack), np.uint8)
+def frame_space(frame_stack: int = 1, frame_size: int = FRAME_SIZE) -> spaces.Box:
+    """Return the space of frames (frame_size, frame_size, 3 frame_stack).
+
+    Raises:
+        ValueError: ``frame_size`` is none of `FRAME_SIZES`.
+    """
+    if type(frame_size) is not int or frame_size not in FRAME_SIZES:
+        raise ValueError(f"frame_size must be one of {', '.join(map(str, FRAME_SIZES))}, got {frame_size!r}")
+    return spaces.Box(0, 255, (frame_size, frame_size, 3 * frame_stack), np.uint8)
 
 
 def action_kind(space: gymnasium.Space[Any]) -> tuple[str, int]:
@@ -49,25 +55,26 @@ def action_kind(space: gymnasium.Space[Any]) -> tuple[str, int]:
     return kind, size
 
 
-def resize_frame(image: np.ndarray, crop_bottom: int = 0) -> np.ndarray:
-    """Resize an image (H, W, C) uint8 to 64x64; a smaller pixel is the mean of the area it covers.
+def resize_frame(image: np.ndarray, crop_bottom: int = 0, size: int = FRAME_SIZE) -> np.ndarray:
+    """Resize an image (H, W, C) uint8 to 64x64 or another size; a smaller pixel is the mean of the area it covers.
 
     Args:
         image: uint8. Without a channel axis, or with one channel, it is grey; a fourth channel is dropped. C may be a larger
             multiple of 3 (a stack of frames).
         crop_bottom: Number of rows to crop first.
+        size: Height and width of the result in pixels.
     """
     if image.ndim == 2:
         image = image[..., None]
     image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., : image.shape[2] // 3 * 3]
     if crop_bottom:
         image = image[:-crop_bottom]
-    if image.shape[:2] == (FRAME_SIZE, FRAME_SIZE):
+    if image.shape[:2] == (size, size):
         return np.array(image, np.uint8)
-    downscale = image.shape[0] >= FRAME_SIZE and image.shape[1] >= FRAME_SIZE
+    downscale = image.shape[0] >= size and image.shape[1] >= size
     return cv2.resize(
         np.ascontiguousarray(image),
-        (FRAME_SIZE, FRAME_SIZE),
+        (size, size),
         interpolation=cv2.INTER_AREA if downscale else cv2.INTER_LINEAR,
     )
 
@@ -181,19 +188,26 @@ class ResizeFrame(StandardEnv, gymnasium.ObservationWrapper[Any, Any, Any], Reco
         env: Environment.
         image_key: Entry of a Dict with the images. None: the only one with images.
         frame_stack: Number of frames that an image holds.
+        frame_size: Height and width of the resized frames in pixels.
 
     Raises:
-        ValueError: An argument does not fit the observation space.
+        ValueError: An argument does not fit the observation space, or ``frame_size`` is none of `FRAME_SIZES`.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], image_key: str | None = None, frame_stack: int = 1) -> None:
-        RecordConstructorArgs.__init__(self, image_key=image_key, frame_stack=frame_stack)
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        image_key: str | None = None,
+        frame_stack: int = 1,
+        frame_size: int = FRAME_SIZE,
+    ) -> None:
+        RecordConstructorArgs.__init__(self, image_key=image_key, frame_stack=frame_stack, frame_size=frame_size)
         super().__init__(env)
         self._key: str | None = None
         self._format: ImageFormat | None = None
         if found := find_image(env.observation_space, image_key, frame_stack):
             self._key, self._format = found
-        self.observation_space = frame_space(frame_stack)
+        self.observation_space, self._size = frame_space(frame_stack, frame_size), frame_size
 
     @property
     def source(self) -> str:
@@ -209,8 +223,9 @@ class ResizeFrame(StandardEnv, gymnasium.ObservationWrapper[Any, Any, Any], Reco
     def observation(self, observation: Any) -> np.ndarray:
         """Resize the observation, or drop it and render."""
         if self._format is None:
-            return resize_frame(validate_image("render()", self.env.render()))
-        return resize_frame(self._format.to_frames(observation if self._key is None else observation[self._key]))
+            return resize_frame(validate_image("render()", self.env.render()), size=self._size)
+        image = observation if self._key is None else observation[self._key]
+        return resize_frame(self._format.to_frames(image), size=self._size)
 
 
 class ActionRepeat(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

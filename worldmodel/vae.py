@@ -5,6 +5,7 @@ Start reading at `VAE.loss`. The architecture follows World Models (appendix A.1
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ MAX_HUD_LOSS_WEIGHT = 1_000
 HUD_FRACTION = 8
 """Part of the frame at its bottom (an eighth) where some games show small indicators."""
 FRAME_SHAPE = (64, 64, 3)
+DECODER_KERNELS = {64: (5, 5, 6, 6), 96: (3, 5, 5, 6, 6), 128: (5, 5, 5, 6, 6)}
+"""Kernels of the decoder's layers, by the size of a frame."""
 MAX_FRAME_STACK = 16
 """Maximum number of images in a frame."""
 
@@ -54,7 +57,8 @@ class VAE(nn.Module):
             use ``(x - pixel_mean) / pixel_scale``, and the decoder's output is linear. False: a sigmoid on raw pixels, as in
             the paper. It saturates on a black or white background and then decodes every latent to the same frame.
         base_channels: Number of channels of the first layer (32 as published). The other layers are multiples of it.
-        observation_shape: Shape of a frame, (64, 64, 3 n): n RGB images, the newest last.
+        observation_shape: Shape of a frame, (S, S, 3 n) with S 64, 96 or 128: n RGB images, the newest last. Above 64 there is
+            one more layer.
 
     Raises:
         ValueError: an argument is out of range.
@@ -99,22 +103,10 @@ class VAE(nn.Module):
         self.max_grad_norm = MAX_GRAD_NORM if standardize else None
         """Largest gradient norm that `worldmodel.fit` uses. None: no fixed limit."""
         c = base_channels
-        self.encoder = nn.Sequential(
-            *(nn.Conv2d(channels, c, 4, 2), nn.ReLU()),  # (c, 31, 31)
-            *(nn.Conv2d(c, 2 * c, 4, 2), nn.ReLU()),  # (2c, 14, 14)
-            *(nn.Conv2d(2 * c, 4 * c, 4, 2), nn.ReLU()),  # (4c, 6, 6)
-            *(nn.Conv2d(4 * c, 8 * c, 4, 2), nn.ReLU()),  # (8c, 2, 2)
-            nn.Flatten(),
-        )
+        self.encoder = _encoder(height, channels, c)
         self.posterior = nn.Linear(32 * c, 2 * latent_dim)
         self.prepare = nn.Linear(latent_dim, 32 * c)
-        self.decoder = nn.Sequential(
-            *(nn.ConvTranspose2d(32 * c, 4 * c, 5, 2), nn.ReLU()),  # (4c, 5, 5)
-            *(nn.ConvTranspose2d(4 * c, 2 * c, 5, 2), nn.ReLU()),  # (2c, 13, 13)
-            *(nn.ConvTranspose2d(2 * c, c, 6, 2), nn.ReLU()),  # (c, 30, 30)
-            nn.ConvTranspose2d(c, channels, 6, 2),  # (channels, 64, 64)
-            nn.Identity() if standardize else nn.Sigmoid(),
-        )
+        self.decoder = _decoder(height, channels, c).append(nn.Identity() if standardize else nn.Sigmoid())
         self.pixel_mean: Tensor
         self.pixel_scale: Tensor
         self.error_weight: Tensor
@@ -247,14 +239,42 @@ class VAE(nn.Module):
         return Loss(value, {"reconstruction": error.detach(), "kl": per_dimension.detach().sum()})
 
 
+def _encoder(size: int, channels: int, c: int) -> nn.Sequential:
+    """Convolutions from (channels, size, size) to 32 c features; at 64: (c, 31, 31), (2c, 14, 14), (4c, 6, 6), (8c, 2, 2).
+
+    Larger frames have one more layer with 8 c channels.
+    """
+    sizes = [channels, c, 2 * c, 4 * c, 8 * c, 8 * c][: 5 if size == 64 else 6]
+    layers: list[nn.Module] = []
+    for number, (before, after) in enumerate(pairwise(sizes)):
+        padding = 1 if size == 96 and number == 4 else 0  # (8c, 4, 4) to (8c, 2, 2)
+        layers += [nn.Conv2d(before, after, 4, 2, padding), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+def _decoder(size: int, channels: int, c: int) -> nn.Sequential:
+    """Transposed convolutions from (32 c, 1, 1) to (channels, size, size).
+
+    At 64: (4c, 5, 5), (2c, 13, 13), (c, 30, 30). At 96: (4c, 3, 3), (4c, 9, 9), (2c, 21, 21), (c, 46, 46). At 128: (4c, 5, 5),
+    (4c, 13, 13), (2c, 29, 29), (c, 62, 62).
+    """
+    sizes = [32 * c, 4 * c, *([] if size == 64 else [4 * c]), 2 * c, c, channels]
+    layers: list[nn.Module] = []
+    for before, after, kernel in zip(sizes, sizes[1:], DECODER_KERNELS[size], strict=False):
+        layers += [nn.ConvTranspose2d(before, after, kernel, 2), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
 def _validated_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """Return the shape of frames.
 
     Raises:
         ValueError: It is another one.
     """
-    if tuple(shape) not in [(*FRAME_SHAPE[:2], 3 * count) for count in range(1, MAX_FRAME_STACK + 1)]:
-        raise ValueError(f"observation_shape must be (64, 64, 3 n) with n up to {MAX_FRAME_STACK}, got {tuple(shape)}")
+    if tuple(shape) not in [(s, s, 3 * count) for s in DECODER_KERNELS for count in range(1, MAX_FRAME_STACK + 1)]:
+        sizes = " or ".join(map(str, DECODER_KERNELS))
+        expected = f"(S, S, 3 n) with S {sizes} and n up to {MAX_FRAME_STACK}"
+        raise ValueError(f"observation_shape must be {expected}, got {tuple(shape)}")
     height, width, channels = map(int, shape)
     return height, width, channels
 

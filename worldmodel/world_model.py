@@ -174,10 +174,12 @@ class WorldModel(nn.Module):
             ValueError: the observations are frames and the model encodes vectors, or the reverse, or of another size.
         """
         if (shape := tuple(observations.shape[1:])) != self.observation_shape:
-            kind = "vector" if len(self.observation_shape) == 1 else "pixels"
+            kind, frames = ("vector", False) if len(self.observation_shape) == 1 else ("pixels", len(shape) == 3)
             hint = (
                 f": make the environment with observation={kind!r}" if len(shape) != len(self.observation_shape) else ""
             )
+            if frames and shape[0] != self.observation_shape[0]:
+                hint = f": make the environment with frame_size={self.observation_shape[0]}"
             raise ValueError(f"the world model observes {kind} {self.observation_shape}, got {shape}{hint}")
         return self.vae.encode(self.vae.to_inputs(observations)).loc
 

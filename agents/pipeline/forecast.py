@@ -23,7 +23,8 @@ def forecast(settings: RunConfig) -> float:
         updates = members * (updates + (settings.iterations - 1) * (loop.memory_updates or updates))
         searches, parts = settings.iterations * loop.candidates, settings.iterations * (loop.candidates + 1)
     pixels = settings.env_options.get("observation", "pixels") == "pixels"
-    training = vae.num_updates * vae.batch_size / VAE_SPEED if pixels else 0.0
+    area = (settings.env_options.get("frame_size", 64) / 64) ** 2
+    training = vae.num_updates * vae.batch_size * area / VAE_SPEED if pixels else 0.0
     training += updates * memory.batch_size * memory.seq_len * memory.hidden_size / 256 / MEMORY_SPEED
     dreaming = searches * dream.generations * dream.population * dream.num_rollouts * dream.horizon / DREAM_SPEED
     speed = {env: _speed(settings, env) for env in {settings.evaluation_env, settings.rollout_env}}

@@ -1,7 +1,7 @@
 """Local web server of the page: static files, and one WebSocket with one dream per visitor.
 
 Start reading at `build_app`; `Page` serves the application. A frame is sent to the page as one binary message: the length of
-a JSON text (uint32, little-endian), the text, the dream's frame (64 x 64 x 3 bytes), and the real frame if it is shown. The
+a JSON text (uint32, little-endian), the text, the dream's frame (size x size x 3 bytes), and the real frame if it is shown. The
 page sends short JSON texts (`messages.validated`).
 """
 
@@ -138,7 +138,7 @@ def same_origin(visitor: WebSocket) -> bool:
 
 def pack(frame: Frame) -> bytes:
     """Return a frame as a binary message to the page."""
-    facts = json.dumps(frame.facts).encode()
+    facts = json.dumps(frame.facts | {"size": len(frame.dream)}).encode()
     real = b"" if frame.reality is None else frame.reality.tobytes()
     return struct.pack("<I", len(facts)) + facts + frame.dream.tobytes() + real
 

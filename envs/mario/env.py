@@ -270,13 +270,16 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
         raise RuntimeError(f"Super Mario Bros did not continue within {MAX_CUTSCENE_FRAMES} frames")
 
 
-def make_mario(mario_world: int, stage: int, action_repeat: int = 4, **options: Any) -> gymnasium.Env[Any, Any]:
+def make_mario(
+    mario_world: int, stage: int, action_repeat: int = 4, frame_size: int = 64, **options: Any
+) -> gymnasium.Env[Any, Any]:
     """Make one stage with 64x64 frames.
 
     Args:
         mario_world: World, 1 to 8.
         stage: Stage, 1 to 4.
         action_repeat: Number of game frames per step.
+        frame_size: Height and width of the frames in pixels.
         options: Further arguments of `SuperMarioBros`.
 
     Raises:
@@ -291,6 +294,6 @@ def make_mario(mario_world: int, stage: int, action_repeat: int = 4, **options: 
             disable_env_checker=True,
             **options,
         )
-        return ResizeFrame(env)
+        return ResizeFrame(env, frame_size=frame_size)
     except TypeError as error:
         raise ValueError(f"SuperMarioBros-{mario_world}-{stage} cannot be made with {options}: {error}") from None

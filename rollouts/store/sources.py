@@ -164,7 +164,9 @@ def conventions_of(env: str, env_options: dict[str, Any]) -> Conventions:
         layers: list[Any] = list(iter_wrappers(environment))
         frames = [layer.standard_frame for layer in layers if hasattr(type(layer), "standard_frame")]
         actions = [layer.standard_actions for layer in layers if hasattr(type(layer), "standard_actions")]
-        return Conventions(ActionKind.of(environment.action_space), *frames or [resize_frame], *actions)
+        shape = environment.observation_space.shape or (0,)
+        resize = partial(resize_frame, size=shape[0]) if len(shape) == 3 else resize_frame
+        return Conventions(ActionKind.of(environment.action_space), *frames or [resize], *actions)
     finally:
         environment.close()
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,7 +91,7 @@ def write(
         episodes: Episodes, or dictionaries or tuples of their fields: frames (T + 1, H, W, 3) uint8 or vectors (T + 1, n) of
             floats, actions (T, n) floats in [-1, 1] or (T,) whole numbers from 0, rewards (T,), terminated, and optionally
             truncated (default: not terminated). With T frames, the last action and its reward are dropped. Frames are
-            resized to 64x64.
+            resized to 64x64 (or to the option ``frame_size``).
         out: Path of the store; a new or empty folder, or that of an interrupted call, which is then repeated.
         env: Id for `envs.make` of the environment of the episodes. None: unknown.
         env_options: Further arguments of `envs.make`.
@@ -114,7 +115,8 @@ def write(
     kind = ActionKind(True, num_actions) if num_actions else None
     if env is not None:
         kind = ActionKind.of(probe_env(make_portable(env), options)[0])
-    converted = (to_episode(one, f"episode {number}") for number, one in enumerate(episodes))
+    frame = partial(resize_frame, size=options.get("frame_size", FRAME[0]))
+    converted = (to_episode(one, f"episode {number}", frame) for number, one in enumerate(episodes))
     return write_store(converted, folder_path(out, "out"), store_metadata(env, options), kind)
 
 
@@ -159,6 +161,7 @@ def to_episode(
     """
     try:
         if isinstance(episode, Episode):
+            to_frame = np.asarray if is_frame_shape(episode.frames.shape[1:]) else to_frame  # of any size
             episode = {field: getattr(episode, field) for field in (*FIELDS, "seed")}
         fields = dict(episode if isinstance(episode, Mapping) else zip(FIELDS, _values(episode), strict=False))
         if missing := [field for field in FIELDS[:4] if field not in fields]:
@@ -206,7 +209,8 @@ def to_frames(images: Any, to_frame: Callable[[np.ndarray], np.ndarray] = resize
         if not (np.abs(images) <= MAX_FLOAT32).all():
             raise ValueError(f"frames must be finite and below {MAX_FLOAT32:.2g}, got others in {_about(images)}")
         return images.astype(np.float32)
-    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and is_frame_shape(images.shape[1:]):
+    stored = isinstance(images, np.ndarray) and images.dtype == np.uint8 and is_frame_shape(images.shape[1:])
+    if stored and len(images) and to_frame(images[0]).shape == images.shape[1:]:
         return images
     try:
         frames = [to_frame(validate_image("frames", image)) for image in images]

@@ -200,7 +200,8 @@ function updatePanel() {
 // Pictures ------------------------------------------------------------------------------------------------------------
 
 function paint(canvas, bytes) {
-  const image = new ImageData(64, 64);
+  const size = Math.sqrt(bytes.length / 3), image = new ImageData(size, size);
+  if (canvas.width !== size) canvas.width = canvas.height = size;
   for (let from = 0, to = 0; from < bytes.length; from += 3, to += 4) {
     image.data[to] = bytes[from];
     image.data[to + 1] = bytes[from + 1];

@@ -1,7 +1,5 @@
 // The engine of the served page: a server computes the dream and sends it over a WebSocket.
 
-const FRAME = 64 * 64 * 3;
-
 export class Engine {
   constructor(page) { this.page = page; }
 
@@ -24,8 +22,8 @@ export class Engine {
   receiveFrame(data) {
     const length = new DataView(data).getUint32(0, true);
     const facts = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
-    const offset = 4 + length;
-    const reality = data.byteLength > offset + FRAME ? new Uint8Array(data, offset + FRAME, FRAME) : null;
-    this.page.show(facts, new Uint8Array(data, offset, FRAME), reality);
+    const offset = 4 + length, bytes = facts.size * facts.size * 3;
+    const reality = data.byteLength > offset + bytes ? new Uint8Array(data, offset + bytes, bytes) : null;
+    this.page.show(facts, new Uint8Array(data, offset, bytes), reality);
   }
 }
