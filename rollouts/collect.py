@@ -31,8 +31,9 @@ from worldmodel.rollouts.policy.actors import BatchedPolicy
 from worldmodel.rollouts.policy.policies import Policy, policy_name, resolve_policy
 from worldmodel.rollouts.rollout_tasks import RolloutTask, run_rollout_task
 from worldmodel.rollouts.runner import EpisodeError, EpisodeResult, play
+from worldmodel.rollouts.store.minari_index import write_minari_index
 from worldmodel.rollouts.store.shards import FORMAT, shard_bytes
-from worldmodel.rollouts.store.store import Store, validate_metadata, write_minari_index
+from worldmodel.rollouts.store.store import Store, validate_metadata
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_options, validate_positive_int, validate_seed
 
@@ -146,7 +147,7 @@ def collect(
         ]
         _run_collect_tasks(tasks, episodes, workers, backend, report)
         store = Store(folder)
-        write_minari_index(store, space, can_be_made=isinstance(env, str))
+        write_minari_index(store, store.metadata, space, can_be_made=isinstance(env, str))
     if out is None:
         logger.warning("the rollouts are in a temporary folder, %s: set out=FOLDER to keep them elsewhere", folder)
     return store

@@ -347,7 +347,7 @@ class Session:
         """Return the action without any pressed key, (1, actions)."""
         controls = self.scene.controls
         if controls["kind"] == "box":
-            return torch.tensor([[float(axis["rest"]) for axis in controls["axes"]]])
+            return self._model_action(torch.tensor([[float(axis["rest"]) for axis in controls["axes"]]]))
         fewest = min(range(len(controls["choices"])), key=lambda number: len(controls["choices"][number]["keys"]))
         return torch.eye(len(controls["choices"]))[fewest][None]
 

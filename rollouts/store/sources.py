@@ -34,7 +34,8 @@ from worldmodel.io.paths import expand, folder_path
 from worldmodel.messages import did_you_mean
 from worldmodel.rollouts.env_cache import make_portable, open_env
 from worldmodel.rollouts.episode import Episode
-from worldmodel.rollouts.store.store import FRAMES_ENV_ID, Store
+from worldmodel.rollouts.store.minari_index import FRAMES_ENV_ID
+from worldmodel.rollouts.store.store import Store
 from worldmodel.rollouts.store.write import (
     FIELDS,
     ActionKind,

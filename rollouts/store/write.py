@@ -25,8 +25,9 @@ from worldmodel.io.files import locked, read_json, write_bytes, write_json
 from worldmodel.io.paths import folder_path
 from worldmodel.rollouts.env_cache import make_portable, probe_env
 from worldmodel.rollouts.episode import FRAME, Episode
+from worldmodel.rollouts.store.minari_index import minari_index, write_minari_index
 from worldmodel.rollouts.store.shards import FORMAT, Reader, Shard, read_shard, shard_bytes
-from worldmodel.rollouts.store.store import Store, minari_index, write_minari_index
+from worldmodel.rollouts.store.store import Store
 from worldmodel.validation import validate_optional_positive_int, validate_options
 
 DREAM_ENV_ID = "worldmodel.envs:worldmodel/Dream-v0"
@@ -209,8 +210,8 @@ def to_frames(images: Any, to_frame: Callable[[np.ndarray], np.ndarray] = resize
         if not (np.abs(images) <= MAX_FLOAT32).all():
             raise ValueError(f"frames must be finite and below {MAX_FLOAT32:.2g}, got others in {_about(images)}")
         return images.astype(np.float32)
-    stored = isinstance(images, np.ndarray) and images.dtype == np.uint8 and is_frame_shape(images.shape[1:])
-    if stored and len(images) and to_frame(images[0]).shape == images.shape[1:]:
+    is_stored = isinstance(images, np.ndarray) and images.dtype == np.uint8 and is_frame_shape(images.shape[1:])
+    if is_stored and len(images) and to_frame(images[0]).shape == images.shape[1:]:
         return images
     try:
         frames = [to_frame(validate_image("frames", image)) for image in images]
@@ -398,5 +399,5 @@ def write_index(store: Store) -> Store:
     """Write a store's Minari index."""
     size = store.action_dim
     space = spaces.Discrete(size) if store.discrete else spaces.Box(-1, 1, (size,), np.float32)
-    write_minari_index(store, space, can_be_made=store.env not in (UNKNOWN_ENV, DREAM_ENV_ID))
+    write_minari_index(store, store.metadata, space, can_be_made=store.env not in (UNKNOWN_ENV, DREAM_ENV_ID))
     return store

@@ -10,6 +10,9 @@ from gymnasium.utils.env_checker import check_env
 from worldmodel import FRMDN, VAE, Memory, WorldModel, envs, rollouts
 from worldmodel.agents import Agent, LinearController, evaluate
 from worldmodel.agents.evolution.behavior_cloning import imitate
+from worldmodel.agents.viewer.controls import controls
+from worldmodel.agents.viewer.export import export
+from worldmodel.agents.viewer.session import Scene, Session
 from worldmodel.envs.adapters import to_pixels
 from worldmodel.envs.choices import ChoiceSpace
 
@@ -120,6 +123,22 @@ def test_choices_go_through_agents_dreams_and_files(world, tmp_path):
     latents = store.latents(model.vae).episode(0).mean
     inputs = torch.cat([torch.from_numpy(latents[:1].copy()), torch.zeros(1, 8)], dim=1)
     np.testing.assert_array_equal(model.squash(copied(inputs)), model.squash(controller(inputs)))
+
+
+def test_the_page_plays_choices_and_the_export_refuses_them(world, tmp_path):
+    model, store = world
+    controllers = {"evolved": LinearController.for_world_model(model)}
+    scene = Scene("Acts", model, torch.zeros(2, 4), controls("Acts", {}, model), controllers, lambda: to_pixels(Acts()))
+    session = Session(scene, seed=1)
+    for message in ({"type": "reality", "value": True}, {"type": "action", "value": [0.5] * 9}, {"type": "step"}):
+        session.receive(message)
+        frame = session.advance()
+    session.close()
+    assert frame.reality.shape == (64, 64, 3)
+    action = np.array(session.facts["action"], np.float32)
+    np.testing.assert_array_equal(ChoiceSpace(store.nvec).round(action), action)
+    with pytest.raises(ValueError, match="cannot be exported"):
+        export(scene, tmp_path / "web")
 
 
 def test_a_world_model_of_other_choices_is_refused(world):
