@@ -5,6 +5,7 @@ Start reading at `evaluate`, which returns a `Report`.
 
 import html
 import json
+import logging
 import math
 import os
 import platform
@@ -20,6 +21,7 @@ import numpy as np
 from worldmodel.agents.agent import Agent
 from worldmodel.io.files import from_json, read_json, write_json
 from worldmodel.io.migration import renamed_env_options, renamed_evaluation
+from worldmodel.io.paths import folder_path
 from worldmodel.messages import format_number
 from worldmodel.rollouts import EnvFitness
 from worldmodel.rollouts.env_cache import EnvSpec, make_portable
@@ -27,8 +29,11 @@ from worldmodel.rollouts.executors.workers import envs_closed_after
 from worldmodel.rollouts.policy import policies
 from worldmodel.rollouts.policy.policies import Policy
 from worldmodel.rollouts.rollout_tasks import RolloutTask, run_rollout_tasks
+from worldmodel.rollouts.runner import EpisodeResult
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_test_seed
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,7 @@ def evaluate(
     policy_name: str = "",
     backend: str = "loky",
     progress: Progress | bool = silent,
+    film: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Evaluate an agent or a policy over ``episodes`` complete episodes with the seeds ``seed, seed + 1, ...``.
 
@@ -160,6 +166,8 @@ def evaluate(
         policy_name: Name in the report; empty: "agent" or the name of the policy.
         backend: Executor of the workers (`rollouts.executors.workers.run_tasks`).
         progress: Function that is called as ``progress(episodes done, episodes, note)``; True: a bar.
+        film: Path of a folder for films (MP4) of the best, the median and the worst episode; None: no films
+            (`agents.analysis.episode_film.write_films`).
 
     Returns:
         The report, in the order of the seeds.
@@ -174,21 +182,22 @@ def evaluate(
     validate_test_seed(seed, episodes)
     start_time = time.monotonic()
     seeds = list(range(seed, seed + episodes))
-    options = dict(env_options or {})
+    options, portable = dict(env_options or {}), make_portable(env)
     if isinstance(agent, Agent):
         if agent.action_noise or agent.param_noise:
             noise = f"action_noise = {agent.action_noise}, param_noise = {agent.param_noise}"
             raise ValueError(f"agent must have no action_noise or param_noise, got {noise}")
         fitness = EnvFitness(env, agent.world, workers=workers, env_options=options, max_steps=max_steps,
                          controller=agent.controller, backend=backend, progress=report)  # fmt: skip
-        results = fitness.run_episodes(agent.controller.parameters[None].numpy(), seeds).episodes
+        parameters = agent.controller.parameters[None].numpy()
+        results = fitness.run_episodes(parameters, seeds, return_actions=film is not None).episodes
     else:
-        portable = make_portable(env)
-        tasks = [
-            RolloutTask(portable, options, agent, [episode_seed], 1, None, max_steps, first_index=index)
-            for index, episode_seed in enumerate(seeds)
-        ]
+        task = RolloutTask(portable, options, agent, [], 1, None, max_steps, return_actions=film is not None)
+        tasks = [task._replace(seeds=[one], first_index=index) for index, one in enumerate(seeds)]
         results = run_rollout_tasks(tasks, workers, backend, report).episodes
+    if film is not None:
+        about = {"seeds": seeds, "env": portable, "env_options": options, "max_steps": max_steps}
+        _write_films(folder_path(film, "film"), agent, results, **about)
     flags = [result.info.get("flag_get") for result in results]
     return Report(
         env=env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__),
@@ -203,6 +212,18 @@ def evaluate(
         wall_clock_s=round(time.monotonic() - start_time, 2),
         hardware=hardware(),
     )
+
+
+def _write_films(folder: Path, agent: Agent | Policy, results: Sequence[EpisodeResult], **about: Any) -> None:
+    """Write films of an evaluation, whose result must not be lost if they fail."""
+    from worldmodel.agents.analysis.episode_film import write_films  # loads libraries of videos
+
+    if isinstance(agent, Agent):
+        about["draw"] = agent.world.draw_observations
+    try:
+        write_films(folder, results, **about)
+    except (OSError, ValueError) as error:
+        logger.warning("no films: %s", error)
 
 
 def reproduce_command(source: Sequence[str], report: Report, more: dict[str, Any], max_steps: int | None = None) -> str:

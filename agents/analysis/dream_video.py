@@ -85,10 +85,10 @@ def temperature_film(
     """
     start_step, latents = resolve_start_step(episode, start_step), encode_means(world, episode)
     actions = world.action_inputs(episode.actions)
-    films = [_with_title(pictures.enlarge(world.draw_observations(episode.frames[start_step:]), 3), "game")]
+    films = [with_title(pictures.enlarge(world.draw_observations(episode.frames[start_step:]), 3), "game")]
     for temperature in temperatures:
         dreamed, _ = open_loop_rollout(world, latents, actions, start_step, 1, temperature, seed)
-        films.append(_with_title(pictures.enlarge(world.draw(dreamed[0]), 3), f"temperature {temperature:g}"))
+        films.append(with_title(pictures.enlarge(world.draw(dreamed[0]), 3), f"temperature {temperature:g}"))
     return video.side_by_side(*films)
 
 
@@ -113,7 +113,7 @@ def controller_film(
     shown = (world.draw_observations(episode.frames), world.draw_observations(dreamed))
     returns = (float(episode.rewards.sum(dtype=np.float64)), float(dreams.returns[0, 0]))
     films = [
-        _with_title(pictures.enlarge(frames), f"{name}: return {format_number(total)}, {len(frames) - 1} steps")
+        with_title(pictures.enlarge(frames), f"{name}: return {format_number(total)}, {len(frames) - 1} steps")
         for name, frames, total in zip(("game", "dream"), shown, returns, strict=True)
     ]
     longest = max(map(len, films))
@@ -201,10 +201,14 @@ def reward_plot(world: WorldModel, episode: Episode) -> bytes | None:
     return plots.curves(series, "step", "cumulative reward")
 
 
+def frames_per_second(count: int) -> int:
+    """Return the frame rate of a video of ``count`` frames: short videos play slowly."""
+    return int(np.clip(count / MIN_SECONDS, MIN_FPS, MAX_FPS))
+
+
 def write_film(folder: Path, name: str, frames: np.ndarray) -> list[Path]:
     """Write a video (T, H, W, 3) as MP4, and its start as a GIF; returns their paths."""
-    fps = int(np.clip(len(frames) / MIN_SECONDS, MIN_FPS, MAX_FPS))  # short videos play slowly
-    video.write_mp4(folder / f"{name}.mp4", frames, fps)
+    video.write_mp4(folder / f"{name}.mp4", frames, frames_per_second(len(frames)))
     video.write_preview(folder / f"{name}.gif", frames)
     return [folder / f"{name}.mp4", folder / f"{name}.gif"]
 
@@ -238,7 +242,7 @@ def long_episode(lengths: Sequence[int], start_step: int | None = None) -> int:
     return indices[0] if indices else int(np.argmax(lengths))
 
 
-def _with_title(film: np.ndarray, title: str, height: int = 16) -> np.ndarray:
+def with_title(film: np.ndarray, title: str, height: int = 16) -> np.ndarray:
     """Return a video with a title line of ``height`` pixels above it."""
     line = Image.new("RGB", (film.shape[2], height), "white")
     ImageDraw.Draw(line).text((4, 2), title, fill="black")

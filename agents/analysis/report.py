@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from worldmodel import WorldModel, envs
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis import plots, video
@@ -26,6 +28,7 @@ from worldmodel.agents.analysis.dream_video import (
     varied_frames,
     write_film,
 )
+from worldmodel.agents.analysis.episode_film import learning_rows
 from worldmodel.agents.analysis.html import figure, image, losses, rows_of, section, settings_section, table, write_page
 from worldmodel.agents.analysis.report_card import table_of
 from worldmodel.agents.analysis.verdicts import Verdict, against_random, verdicts, weakest
@@ -33,17 +36,22 @@ from worldmodel.agents.config.io import flat
 from worldmodel.agents.config.provenance import versions
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.config.sections import read_sections
+from worldmodel.agents.pipeline.iteration import iteration_run
 from worldmodel.agents.pipeline.iterative_training import PER_ITERATION
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import bar, duration
 from worldmodel.agents.shell import command
 from worldmodel.messages import format_number
 from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.pictures import png
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.runner import play
 from worldmodel.start_states import StartStates
 
 FILM_STEPS = 200
 """Largest number of steps of the videos."""
+SUCCESSIVE = 8
+"""Largest number of successive controllers whose episodes are shown."""
 ORIGINS = {"dream": "evolved in dreams", "game": "evolved in the game"}
 
 
@@ -72,6 +80,7 @@ def write_report(run: Run, settings: RunConfig, add_rest: Callable[[], None] = l
         sections.append(section("Diagnostics", _diagnostics(results), unfolded=True))
         sections.append(section("Report card of the world model", _cards(run)))
         sections.append(section("Learning curves", _curves(run)))
+        sections.append(section("Episodes during evolution", _learning(run, settings)))
         progress(2, 3, "")
         sections.append(section("Images and videos", _images(run, world, episode)))
         progress(3, 3, "")
@@ -247,6 +256,35 @@ def _curves(run: Run) -> str:
                 )
             )
     return "".join(parts)
+
+
+def _learning(run: Run, settings: RunConfig) -> str:
+    """Return a table with frames of an episode of the same seed, for controllers of successive generations or iterations."""
+    controllers = successive_controllers(run)
+    if len(controllers) < 2:
+        return ""
+    seed = settings.eval.seed + settings.eval.episodes  # the first seed after the test episodes
+    rows = learning_rows(controllers, settings.rollout_env, settings.env_options, seed, FILM_STEPS)
+    cells = [
+        [row.name, format_number(row.episode_return), str(row.steps), image(png(row.picture), row.name)] for row in rows
+    ]
+    note = (
+        f"Episodes of {settings.rollout_env} with seed {seed}, of at most {FILM_STEPS} steps: frames at the same steps."
+    )
+    return f'{table(["controller", "return", "steps", "frames"], cells)}<p class="note">{html.escape(note)}</p>'
+
+
+def successive_controllers(run: Run) -> dict[str, tuple[WorldModel, Controller]]:
+    """Return controllers of iterations and generations with their world models, in their order, evenly spaced."""
+    found: list[tuple[str, Run, Path]] = []
+    for path in sorted(run.folder.glob("iterations/[0-9]*/iteration.json")):
+        one = iteration_run(run, int(path.parent.name))
+        found.append((f"iteration {int(path.parent.name)}", one, one.search("dream") / "controller.safetensors"))
+    for where in ("dream", "game"):
+        for path in sorted((run.search(where) / "means").glob("*.safetensors")):
+            found.append((f"{where}, generation {int(path.stem)}", run, path))
+    chosen = sorted({round(index) for index in np.linspace(0, len(found) - 1, SUCCESSIVE)}) if found else []
+    return {found[index][0]: (found[index][1].world(), Controller.load(found[index][2])) for index in chosen}
 
 
 def _settings_of_iterations(run: Run, settings: RunConfig) -> str:

@@ -1,7 +1,9 @@
 """Images and videos of frames: PNG, MP4 and GIF."""
 
 import io
+import itertools
 import os
+from collections.abc import Iterable
 
 import av
 import numpy as np
@@ -26,19 +28,21 @@ def side_by_side(*films: np.ndarray, gap: int = 8) -> np.ndarray:
     return np.concatenate(parts, axis=2)
 
 
-def write_mp4(path: str | os.PathLike[str], film: np.ndarray, fps: int = 25) -> None:
-    """Write a uint8 video (T, H, W, 3) as H.264 MP4."""
+def write_mp4(path: str | os.PathLike[str], film: np.ndarray | Iterable[np.ndarray], fps: int = 25) -> None:
+    """Write a uint8 video (T, H, W, 3), or its frames one after the other, as H.264 MP4."""
     write_bytes(path, mp4(film, fps))
 
 
-def mp4(film: np.ndarray, fps: int = 25) -> bytes:
-    """Return a uint8 video (T, H, W, 3) as the content of an H.264 MP4 file."""
-    height, width = film.shape[1] // 2 * 2, film.shape[2] // 2 * 2
+def mp4(film: np.ndarray | Iterable[np.ndarray], fps: int = 25) -> bytes:
+    """Return a uint8 video (T, H, W, 3), or its frames one after the other, as the content of an H.264 MP4 file."""
+    frames = iter(film)
+    first = next(frames)
+    height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for frame in film:
+        for frame in itertools.chain((first,), frames):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode())

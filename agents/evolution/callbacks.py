@@ -12,6 +12,8 @@ import numpy as np
 from worldmodel.agents.evolution.search import Search
 from worldmodel.rollouts.fitness import Fitness, FitnessFunction, call_fitness
 
+KEPT_MEANS = 6
+"""Number of means that `KeepMeans` keeps of a search, besides the initial controller."""
 EvolutionCallback = Callable[[Search], bool | None]
 """Called at the end of each generation; a callback that returns True stops the search."""
 
@@ -93,6 +95,20 @@ class Evaluation:
         search.num_stagnant_evals += 1
         if means[top] > search.best_eval:
             search.best_eval, search.best, search.num_stagnant_evals = float(means[top]), candidates[top].copy(), 0
+
+
+@dataclass(frozen=True)
+class KeepMeans:
+    """Write the initial controller and about `KEPT_MEANS` means, up to that of generation ``last`` (`Search.save_mean`)."""
+
+    last: int
+
+    def __call__(self, search: Search) -> None:
+        """Write the files that are due."""
+        if search.generation == 1:
+            search.save_mean(0)
+        if not search.generation % max(1, self.last // KEPT_MEANS) or search.generation == self.last:
+            search.save_mean(search.generation)
 
 
 def keep_average(search: Search) -> None:

@@ -119,6 +119,12 @@ class Search:
         if self.folder is not None:
             self.controller.with_parameters(self.best).save(self.folder / "controller.safetensors")
 
+    def save_mean(self, generation: int) -> None:
+        """Write the mean, or with ``generation`` 0 the initial controller, to ``means/<generation>.safetensors``."""
+        if self.folder is not None:
+            controller = self.controller.with_parameters(self.mean) if generation else self.controller
+            controller.save(self.folder / "means" / f"{generation:06d}.safetensors")
+
     def resume(self) -> None:
         """Continue from the state in the folder, if there is one.
 

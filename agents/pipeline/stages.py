@@ -26,6 +26,7 @@ from worldmodel.agents.analysis.verdicts import (
 from worldmodel.agents.config.fields import arguments_of
 from worldmodel.agents.config.schema import AUTO_EPISODES, AUTO_STEPS, MemoryConfig, RunConfig, VAEConfig, split_noise
 from worldmodel.agents.config.sections import STAGE, write_sections
+from worldmodel.agents.evolution.callbacks import KeepMeans
 from worldmodel.agents.evolution.evolve import evolve
 from worldmodel.agents.evolution.whitening import Whitening
 from worldmodel.agents.pipeline.init_controller import init_controller, validate_picture, zero_controller
@@ -313,6 +314,7 @@ def evolve_dream(
             out=folder,
             progress=shown.progress,
             on_generation=shown.on_generation,
+            callbacks=[KeepMeans(section.generations)] if into is run else (),
         )
     _print_search(into, "dream")
     return evolved
@@ -375,6 +377,7 @@ def evolve_game(run: Run, settings: RunConfig) -> Controller:
             out=folder,
             progress=shown.progress,
             on_generation=shown.on_generation,
+            callbacks=[KeepMeans(section.generations)],
         )
     _print_search(run, "game")
     return evolved

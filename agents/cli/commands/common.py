@@ -252,7 +252,7 @@ def scan_argv(words: list[str], options: dict[str, str]) -> tuple[list[str], dic
     return positional, found
 
 
-FLAGS = ("--help", "-h", "--pretrained")
+FLAGS = ("--help", "-h", "--pretrained", "--film")
 """Options without a value."""
 
 

@@ -37,6 +37,11 @@ def build_evaluate(parser: Parser) -> None:
         default={},
         help="Arguments of envs.make, as JSON, on top of those of the rollouts.",
     )
+    parser.add_argument(
+        "--film",
+        action="store_true",
+        help="Write films (MP4) of the best, the median and the worst episode beside the report.",
+    )
     add_settings(parser, "eval", "workers")
 
 
@@ -64,6 +69,11 @@ def evaluate(options: Namespace) -> None:
         env, env_options = game_asked(options.env, source.env, source.folder), source.env_options
     words += ["--env", options.env] if options.env else []
     validate_env(env, env_options | options.env_options)
+    out = source.folder if isinstance(source, Run) else source.out
+    label = re.sub(r"[^\w.]+", "-", json.dumps(options.env_options)).rstrip("-")
+    cut = f"-max-{settings.max_steps}" if settings.max_steps else ""  # keeps the file of an evaluation without a limit
+    path = out / "tests" / f"{name}-{slug(env)}-{settings.seed}-{settings.episodes}{label}{cut}.json"
+    films = path.with_suffix("")
     with bar(f"evaluate in {env}", "episodes") as progress:
         report = evaluation.evaluate(
             agent,
@@ -74,21 +84,19 @@ def evaluate(options: Namespace) -> None:
             max_steps=settings.max_steps,
             policy_name=name,
             progress=progress,
+            film=films if options.film else None,
             **executor,
         )
     again = evaluation.reproduce_command(words, report, options.env_options, settings.max_steps)
     report = replace(report, command=again)
-    out = source.folder if isinstance(source, Run) else source.out
-    label = re.sub(r"[^\w.]+", "-", json.dumps(options.env_options)).rstrip("-")
-    cut = f"-max-{settings.max_steps}" if settings.max_steps else ""  # keeps the file of an evaluation without a limit
-    path = out / "tests" / f"{name}-{slug(env)}-{settings.seed}-{settings.episodes}{label}{cut}.json"
     answers.print(str(report), markup=False)  # before saving, which fails on a full disk
     conditions = [f"env_options {json.dumps(report.env_options)}"] if report.env_options else []
     conditions += [f"at most {settings.max_steps} steps an episode"] if settings.max_steps else []
     if conditions:
         answers.print(f"with {', '.join(conditions)}", markup=False)
     report.save(path)
-    answers.print(str(path), markup=False)
+    for written in (path, *(sorted(films.glob("*.mp4")) if options.film else ())):
+        answers.print(str(written), markup=False)
     if isinstance(source, Run):
         if verdict := against_random(source, report):
             print_verdict(verdict, answers)
