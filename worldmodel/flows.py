@@ -26,7 +26,7 @@ MIN_BIN_SIZE, MIN_DERIVATIVE = 1e-3, 1e-3
 """Smallest width and height of a spline bin, as a fraction of the whole; smallest derivative at a knot (inside a bin the
 derivative may be smaller)."""
 RIDGE, MIN_RIDGE = 1e-3, 1e-8
-"""What `WhitenedDifference` adds to each variance of differences: a fraction of it, and at least this."""
+"""What `WhiteningFlow` adds to each variance: a fraction of it, and at least this."""
 INPUT_BOUND = 10.0
 """Inputs of the couplings' networks are smoothly bounded to (-10, 10), so that outliers do not make them diverge."""
 
@@ -366,36 +366,39 @@ def _linear(in_features: int, out_features: int) -> nn.Linear:
         return nn.Linear(in_features, out_features)
 
 
-class WhitenedDifference(AbstractFlow):
-    """The whitened difference ``u = L^-1 (y - z - m)`` of y and a latent z, the last D numbers of the context.
+class WhiteningFlow(AbstractFlow):
+    """The fixed linear map ``u = L^-1 (y - z - m)`` that whitens data y, or their differences to a latent z.
 
-    m is the mean and ``L L^T`` the covariance of differences in the data. A density of u instead of y starts where the data
-    are, and a recurrent network need not carry z through its state.
+    m is the mean and ``L L^T`` the covariance of the data. A density of u instead of y starts where the data are. With
+    differences, z is the last D numbers of the context, and a recurrent network need not carry z through its state; without,
+    z is zero.
 
     Args:
         num_features: D, size of y and z.
+        difference: Whether to whiten differences.
 
     References:
         Kessy, Lewin, Strimmer, Optimal Whitening and Decorrelation, 2018, https://arxiv.org/abs/1512.00809 (Cholesky).
     """
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int, difference: bool = False) -> None:
         super().__init__()
+        self.difference = difference
         self.mean: Tensor
         self.root: Tensor
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("root", torch.eye(num_features))
 
     @torch.no_grad()
-    def fit(self, differences: Float[Tensor, "steps features"]) -> None:
-        """Set m and L to the statistics of differences; a ridge of a thousandth of each variance bounds L^-1.
+    def fit(self, data: Float[Tensor, "steps features"]) -> None:
+        """Set m and L to the statistics of data or differences; a ridge of a thousandth of each variance bounds L^-1.
 
         Raises:
-            ValueError: there are fewer than two steps, or a difference is not finite.
+            ValueError: there are fewer than two steps, or a number is not finite.
         """
-        if len(differences) < 2 or not torch.isfinite(differences).all():
-            raise ValueError(f"differences must be at least two finite vectors, got {tuple(differences.shape)}")
-        values = differences.to(widest_dtype(differences))
+        if len(data) < 2 or not torch.isfinite(data).all():
+            raise ValueError(f"data must be at least two finite vectors, got {tuple(data.shape)}")
+        values = data.to(widest_dtype(data))
         covariance = torch.cov(values.mT).reshape(2 * values.shape[1:])
         ridge = (covariance.diagonal() * RIDGE).clamp(min=MIN_RIDGE)
         self.mean.copy_(values.mean(dim=0))
@@ -406,13 +409,20 @@ class WhitenedDifference(AbstractFlow):
         difference = (value - self._latent(context) - self.mean).to(self.root.dtype)  # also under autocast
         columns = difference.reshape(-1, len(self.root)).mT  # (features, values)
         solved = torch.linalg.solve_triangular(self.root, columns, upper=False).mT.reshape(difference.shape)
-        return solved, -self.root.diagonal().log().sum().expand(difference.shape[:-1])
+        return solved, self.log_det.expand(difference.shape[:-1])
 
     def inverse(self, value: Values, context: Context | None = None) -> Values:
         """Map u back to y."""
         return matmul(value, self.root.mT) + self.mean + self._latent(context)
 
-    def _latent(self, context: Context | None) -> Values:
+    @property
+    def log_det(self) -> Float[Tensor, ""]:
+        """``log|det du/dy|``, the same for all values."""
+        return -self.root.diagonal().log().sum()
+
+    def _latent(self, context: Context | None) -> Values | float:
+        if not self.difference:
+            return 0.0
         if context is None:
             raise ValueError(f"context must end in a latent of {len(self.mean)} dimensions, got None")
         return context[..., -len(self.mean) :]

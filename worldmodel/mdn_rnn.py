@@ -19,7 +19,7 @@ from worldmodel.distributions import (
     GaussianMixture,
     TransformedMixture,
 )
-from worldmodel.flows import AffineCoupling, Flow, SplineCoupling, WhitenedDifference
+from worldmodel.flows import AffineCoupling, Flow, SplineCoupling, WhiteningFlow
 from worldmodel.validation import constructor_repr, validate_positive_int
 
 LOG_PRECISION_RANGE = (-10.0, 14.0)
@@ -60,7 +60,8 @@ class RMDN(nn.Module):
         num_layers: Number of recurrent layers.
         full: Whether precisions are full, ``P = L L^T``, at a cost of O(K D^2). This requires rank 0.
         residual: Whether the mixture is over the whitened difference of the event and the first D inputs, the latest latent
-            (`worldmodel.flows.WhitenedDifference`), and this latent is beside the hidden state in ``features``.
+            (`worldmodel.flows.WhiteningFlow`), and this latent is beside the hidden state in ``features``.
+        whiten: Whether the mixture is over the whitened event (`worldmodel.flows.WhiteningFlow`).
 
     Example:
         >>> m = RMDN(input_size=35, output_size=32)
@@ -84,6 +85,7 @@ class RMDN(nn.Module):
         num_layers: int = 1,
         full: bool = False,
         residual: bool = False,
+        whiten: bool = False,
     ) -> None:
         super().__init__()
         validate_positive_int(
@@ -99,12 +101,14 @@ class RMDN(nn.Module):
             raise ValueError(f"rank must be 0 with full, got {rank}")
         if residual and input_size < output_size:
             raise ValueError(f"input_size must be at least output_size {output_size} with residual, got {input_size}")
+        if residual and whiten:
+            raise ValueError("whiten must be False with residual, which whitens differences, got True")
         self.input_size, self.output_size, self.hidden_size = input_size, output_size, hidden_size
         self.num_components, self.rank, self.num_layers, self.full = num_components, rank, num_layers, full
-        self.residual, self.num_features = residual, hidden_size + (output_size if residual else 0)
+        self.residual, self.whiten, self.num_features = residual, whiten, hidden_size + (output_size if residual else 0)
         self.lstm = nn.LSTM(input_size, hidden_size, num_layers, batch_first=True)
         self.head = nn.Linear(self.num_features, sum(self._sizes()))
-        self.difference = WhitenedDifference(output_size) if residual else None
+        self.whitening = WhiteningFlow(output_size, difference=residual) if residual or whiten else None
         self.reset_parameters()
 
     def _sizes(self) -> tuple[int, int, int, int]:
@@ -135,9 +139,9 @@ class RMDN(nn.Module):
                     parameter[self.hidden_size : 2 * self.hidden_size].fill_(1.0)
 
     def init_from_data(self, latent: Float[Tensor, "steps outputs"], following: Float[Tensor, "steps outputs"]) -> None:
-        """Move the initial distribution to the mean and standard deviation of ``following``; if residual, of differences."""
-        if self.difference is not None:
-            self.difference.fit(following - latent)
+        """Move the initial distribution to the statistics of ``following``; if residual, of differences."""
+        if self.whitening is not None:
+            self.whitening.fit(following - latent if self.residual else following)
         else:
             self.init_from_statistics(following.mean(dim=0), following.std(dim=0))
 
@@ -169,7 +173,9 @@ class RMDN(nn.Module):
     def config(self) -> dict[str, Any]:
         """Arguments that rebuild this module."""
         names = ("input_size", "output_size", "hidden_size", "num_components", "rank", "num_layers", "full")
-        return {name: getattr(self, name) for name in names} | ({"residual": True} if self.residual else {})
+        return {name: getattr(self, name) for name in names} | {
+            name: True for name in ("residual", "whiten") if getattr(self, name)
+        }
 
     @property
     def noise_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -230,10 +236,10 @@ class RMDN(nn.Module):
     def distribution(self, h: Float[Tensor, "*batch features"]) -> AbstractTemperedDistribution:
         """Return the distribution for `features`."""
         mixture = self.mixture(h)
-        return mixture if self.difference is None else TransformedMixture(mixture, self.difference, h, False)
+        return mixture if self.whitening is None else TransformedMixture(mixture, self.whitening, h, False)
 
     def mixture(self, h: Float[Tensor, "*batch features"]) -> GaussianMixture | FullGaussianMixture:
-        """Return the mixture for `features`; if residual, it is over whitened differences."""
+        """Return the mixture for `features`; if residual or whiten, it is over whitened values."""
         k, d = self.num_components, self.output_size
         logits, loc, log_precision, precision_params = to_float32(self.head(h)).split(self._sizes(), dim=-1)
         loc, log_precision = loc.unflatten(-1, (k, d)), log_precision.unflatten(-1, (k, d))
@@ -265,7 +271,7 @@ class FRMDN(nn.Module):
         num_couplings: Number of couplings of the flow. 0: no flow, as in an `RMDN`.
         conditional: Whether the couplings also depend on the hidden state (not in the paper).
         spline: Whether the couplings are rational-quadratic splines instead of affine functions (not in the paper).
-        residual: Whether the density is over whitened differences, as in an `RMDN` (not in the paper).
+        residual, whiten: Whether the density is over whitened differences or events, as in an `RMDN` (not in the paper).
 
     Example:
         >>> m = FRMDN(input_size=35, output_size=32, rank=2)
@@ -291,16 +297,17 @@ class FRMDN(nn.Module):
         full: bool = False,
         spline: bool = False,
         residual: bool = False,
+        whiten: bool = False,
     ) -> None:
         super().__init__()
         if num_couplings < 0:
             raise ValueError(f"num_couplings must be zero or more, got {num_couplings}")
-        self.base = RMDN(input_size, output_size, hidden_size, num_components, rank, num_layers, full, residual)
+        self.base = RMDN(input_size, output_size, hidden_size, num_components, rank, num_layers, full, residual, whiten)
         self.conditional, self.spline = conditional, spline
         kind = SplineCoupling if spline else AffineCoupling
         self.flow = Flow([kind(output_size, context=hidden_size if conditional else 0) for _ in range(num_couplings)])
         self.input_size, self.output_size, self.hidden_size = input_size, output_size, hidden_size
-        self.residual, self.num_features = residual, self.base.num_features
+        self.residual, self.whiten, self.num_features = residual, whiten, self.base.num_features
 
     def __repr__(self) -> str:
         """Return the constructor call."""
@@ -343,8 +350,8 @@ class FRMDN(nn.Module):
         """Return the transformed mixture for `features`."""
         context = h[..., : self.hidden_size] if self.conditional else None
         distribution = TransformedMixture(self.base.mixture(h), self.flow, context, validate_args=False)
-        difference = self.base.difference
-        return distribution if difference is None else TransformedMixture(distribution, difference, h, False)
+        whitening = self.base.whitening
+        return distribution if whitening is None else TransformedMixture(distribution, whitening, h, False)
 
     def forward(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None

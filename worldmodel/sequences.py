@@ -226,16 +226,18 @@ class SequenceDensity(AbstractSequenceModel):
     def ceiling(self) -> float:
         """Upper bound of log p of an event in nats per dimension; infinite if there is no bound.
 
-        It is `precision_ceiling` plus the largest log-determinant of the affine couplings. Precision factors and splines have
-        no bound.
+        It is `precision_ceiling` plus the largest log-determinant of the affine couplings and that of the whitening. Precision
+        factors and splines have no bound.
         """
+        rmdn = self.density if isinstance(self.density, RMDN) else self.density.base
+        whitened = 0.0 if rmdn.whitening is None else float(rmdn.whitening.log_det) / self.event_dim
         if isinstance(self.density, RMDN):
-            return math.inf if self.density.rank else precision_ceiling()
+            return math.inf if self.density.rank else precision_ceiling() + whitened
         couplings = len(self.density.flow.couplings)
         if self.density.base.rank or (couplings and self.density.spline):
             return math.inf
         changed = (self.event_dim + 1) // 2  # number of dimensions that a coupling scales
-        return precision_ceiling() + LOG_SCALE_BOUND * couplings * changed / self.event_dim
+        return precision_ceiling() + whitened + LOG_SCALE_BOUND * couplings * changed / self.event_dim
 
     def initial(self, batch: int) -> SequenceState:
         """Return the state before the first event."""
@@ -290,7 +292,7 @@ class SequenceDensity(AbstractSequenceModel):
         """Initialize near the statistics of the data; `worldmodel.fit` passes the first batch of a new training."""
         event = batch.event[batch.mask > 0]
         if len(event) > 1:
-            self.density.init_from_statistics(event.mean(dim=0), event.std(dim=0))
+            self.density.init_from_data(event, event)
 
     def _chunk(self, memory: State, before: Tensor, event: Tensor) -> tuple[tuple[Tensor], State]:
         hidden, memory = self.density.unroll(before, memory)

@@ -41,6 +41,9 @@ class DensityConfig:
     num_couplings: int = setting(2, "Number of coupling layers of the flow (frmdn).", NOT_NEGATIVE)
     conditional: bool = setting(False, "Whether to condition the flow on the hidden state (frmdn).")
     spline: bool = setting(False, "Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).")
+    whiten: bool = setting(
+        False, "Whether the density is over whitened events, by a fixed linear map (rmdn, frmdn, rnn-gauss)."
+    )
     latent_dim: int = setting(64, "Number of latent dimensions (vrnn, vrnn-gmm).")
     width: int = setting(256, "Number of units in a hidden layer of the feedforward networks (vrnn, vrnn-gmm).")
     depth: int = setting(2, "Number of hidden layers of each feedforward network (vrnn, vrnn-gmm).")
@@ -84,7 +87,9 @@ class DensityConfig:
     @property
     def model_options(self) -> dict[str, Any]:
         """Arguments of `worldmodel.registry.build` for this model."""
-        names = ["latent_dim", "width", "depth"] if self.model in VARIATIONAL else ["rank", "full", "num_layers"]
+        names = (
+            ["latent_dim", "width", "depth"] if self.model in VARIATIONAL else ["rank", "full", "num_layers", "whiten"]
+        )
         names += ["num_couplings", "conditional", "spline"] if self.model == "frmdn" else []
         names += ["num_components"] if self.num_components is not None else []
         return {name: getattr(self, name) for name in names}
@@ -113,6 +118,6 @@ def validate_density(settings: DensityConfig) -> None:
     """
     validate(settings)
     options = settings.model_options
-    for name in ("rank", "full", "conditional", "spline"):
+    for name in ("rank", "full", "conditional", "spline", "whiten"):
         if getattr(settings, name) and name not in options:
             raise ValueError(f"{name} is not a setting of the model {settings.model}")

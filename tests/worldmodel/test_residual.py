@@ -5,7 +5,7 @@ import torch
 
 from worldmodel import FRMDN, RMDN, Memory, SequenceDensity, WorldModel, seeded
 from worldmodel.batches import SequenceBatch
-from worldmodel.flows import WhitenedDifference
+from worldmodel.flows import WhiteningFlow
 from worldmodel.vae import VAE
 from worldmodel.world_model import WorldState
 
@@ -18,7 +18,7 @@ def differences(count=4_000, size=3):
 
 @pytest.fixture
 def fitted():
-    flow = WhitenedDifference(3)
+    flow = WhiteningFlow(3, difference=True)
     flow.fit(differences())
     return flow
 
@@ -31,7 +31,7 @@ def test_differences_of_the_data_are_white(fitted):
 
 
 def test_the_map_is_exact():
-    fitted = WhitenedDifference(3).double()
+    fitted = WhiteningFlow(3, difference=True).double()
     fitted.fit(differences().double())
     y, context = torch.randn(6, 3).double(), torch.randn(6, 5).double()  # the context ends in the latent
     u, log_det = fitted(y, context)
@@ -56,14 +56,14 @@ def test_the_map_stays_exact_in_half_precision(fitted):
 
 @pytest.mark.parametrize("values", [torch.zeros(50, 3), torch.ones(2, 3), differences(2)], ids=str)
 def test_data_without_variation_give_finite_maps(values):
-    flow = WhitenedDifference(3)
+    flow = WhiteningFlow(3, difference=True)
     flow.fit(values)
     assert all(torch.isfinite(part).all() for part in flow(torch.randn(4, 3), torch.zeros(4, 3)))
 
 
 def test_a_dimension_that_depends_on_another_gets_a_bounded_map():
     """The ridge is a thousandth of each variance, in any unit; the conditional variance is then 1.001 - 1 / 1.001."""
-    flow, step = WhitenedDifference(3), torch.randn(4_000, 3, generator=torch.Generator().manual_seed(0))
+    flow, step = WhiteningFlow(3, difference=True), torch.randn(4_000, 3, generator=torch.Generator().manual_seed(0))
     step[:, 2] = step[:, 0] + 1e-6 * step[:, 2]
     for scale in (1.0, 1e3):
         flow.fit(step * scale)
@@ -119,14 +119,14 @@ def test_a_residual_memory_learns_a_walk_in_updates_that_leave_another_nats_behi
 
 @pytest.mark.parametrize("differences", [torch.zeros(1, 3), torch.full((4, 3), torch.nan)], ids=["one step", "nan"])
 def test_bad_differences_are_refused(differences):
-    with pytest.raises(ValueError, match="^differences "):
-        WhitenedDifference(3).fit(differences)
+    with pytest.raises(ValueError, match="^data "):
+        WhiteningFlow(3, difference=True).fit(differences)
 
 
 def test_each_dimension_is_whitened_in_its_own_units():
     scales = torch.tensor([10.0, 1e-3, 1e-3])
     values = scales * torch.randn(2_000, 3, generator=torch.Generator().manual_seed(0))
-    flow = WhitenedDifference(3)
+    flow = WhiteningFlow(3, difference=True)
     flow.fit(values)
     torch.testing.assert_close(flow(values, torch.zeros_like(values))[0].std(dim=0), torch.ones(3), rtol=0.05, atol=0)
 
