@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from worldmodel.agents.density.evaluation import Evaluation, Measure
     from worldmodel.agents.density.fitting import evaluate_density, fit_density
     from worldmodel.agents.density.runs import load_density
-    from worldmodel.agents.density.samples import complete_images, sample_density
+    from worldmodel.agents.density.samples import complete_images, sample_density, stream_speech
 
 _HOMES = {
     "DensityConfig": "config",
@@ -30,6 +30,7 @@ _HOMES = {
     "fit_density": "fitting",
     "load_density": "runs",
     "sample_density": "samples",
+    "stream_speech": "samples",
 }
 __all__ = [
     "DensityConfig",
@@ -40,6 +41,7 @@ __all__ = [
     "fit_density",
     "load_density",
     "sample_density",
+    "stream_speech",
 ]
 
 

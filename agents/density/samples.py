@@ -8,6 +8,7 @@ import math
 import os
 import time
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,6 +100,55 @@ def sample_density(
     path = out_dir / f"{name}.png"
     video.write_png(path, pictures.grid(square(coloured(scale.to_data(events.cpu()).numpy()))))
     return Samples([path], None, 0.0)
+
+
+def stream_speech(
+    folder: str | os.PathLike[str], temperature: float = 1.0, seed: int = 1, length: float | None = None
+) -> Iterator[bytes]:
+    """Draw one sample of speech frame by frame: 16-bit little-endian mono PCM at 16 kHz, for a pipe or a sound device.
+
+    Args:
+        folder: Path of the run folder of `fit_density`.
+        temperature: Sampling temperature, above zero.
+        seed: Random seed, from 0 to 2**63 - 1; the samples are those of ``sample_density(count=1)``.
+        length: Length in seconds. None: without end.
+
+    Yields:
+        The bytes of each frame.
+
+    Raises:
+        ValueError: an argument is out of range, the density is of images, or samples became NaN or infinite.
+    """
+    _validate(1, temperature, seed)
+    if length is not None and not 0 < length < math.inf:
+        raise ValueError(f"length must be above zero, got {length}")
+    model, _, scale = _load(folder, 1)
+    if not isinstance(scale, SpeechScale):
+        raise ValueError(f"only speech can be streamed, got a density of images: {folder}")
+    samples = None if length is None else max(round(length * scale.rate), 1)
+    frames = None if samples is None else math.ceil(samples / scale.frame)
+    generator = torch.Generator(resolve_device()).manual_seed(seed)
+    for number, (_, pcm) in enumerate(_pcm_frames(model, scale, frames, 1, temperature, generator)):
+        left = scale.frame if samples is None else samples - number * scale.frame
+        yield pcm[0, :left].tobytes()
+
+
+def _pcm_frames(
+    model: Any,
+    scale: SpeechScale,
+    frames: int | None,
+    count: int,
+    temperature: float,
+    generator: torch.Generator,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Draw frames of ``count`` samples; yield the number of clipped audio samples and the PCM (count, frame) of each."""
+    for number, event in enumerate(model.stream(frames, count, temperature, generator)):
+        audio = event.double().mul(scale.std).add(scale.mean).cpu().numpy()
+        if not np.isfinite(audio).all():
+            raise ValueError(
+                f"samples became NaN or infinite after {number * scale.frame / scale.rate:.1f} s: use a lower temperature"
+            )
+        yield int((np.abs(audio) > 1).sum()), to_pcm(audio)
 
 
 def complete_images(
@@ -202,15 +252,10 @@ def _write_speech(
     with contextlib.ExitStack() as files:
         writers = [open_wav(files, path, rate) for path in paths]
         progress(0, frames, "")
-        for number, event in enumerate(model.stream(frames, len(paths), temperature, generator)):
-            audio = event.double().mul(scale.std).add(scale.mean).cpu().numpy()
-            if not np.isfinite(audio).all():
-                raise ValueError(
-                    f"samples became NaN or infinite after {number * frame / rate:.1f} s: use a lower temperature"
-                )
-            clipped += int((np.abs(audio) > 1).sum())
-            pcm = to_pcm(audio)[:, : samples - number * frame]
-            for writer, row in zip(writers, pcm, strict=True):
+        drawn = _pcm_frames(model, scale, frames, len(paths), temperature, generator)
+        for number, (too_loud, pcm) in enumerate(drawn):
+            clipped += too_loud
+            for writer, row in zip(writers, pcm[:, : samples - number * frame], strict=True):
                 writer.writeframesraw(row.tobytes())
             progress(number + 1, frames, "")
     speed = len(paths) * samples / rate / max(time.monotonic() - started, 1e-9)

@@ -6,6 +6,9 @@ import math
 import re
 import shlex
 import shutil
+import subprocess
+import sys
+import wave
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +30,7 @@ from worldmodel.agents.density import (
     load_density,
     report,
     sample_density,
+    stream_speech,
 )
 from worldmodel.agents.density.config import PRESETS
 from worldmodel.agents.density.evaluation import _stderr
@@ -430,6 +434,37 @@ def test_sampled_sounds_can_be_read(trained, tmp_path):
 
 def json_config(folder):
     return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+
+
+def test_a_stream_is_the_sample_of_a_file(trained, tmp_path):
+    [path] = sample_density(trained["timit"], count=1, temperature=0.9, seed=2, out=tmp_path, length=0.111).paths
+    with wave.open(str(path)) as file:
+        expected = file.readframes(file.getnframes())
+    assert b"".join(stream_speech(trained["timit"], 0.9, 2, 0.111)) == expected
+    endless = stream_speech(trained["timit"], 0.9, 2)
+    assert b"".join(next(endless) for _ in range(5)) == expected[: 5 * len(next(endless))]
+    command = [
+        sys.executable,
+        "-m",
+        "worldmodel.agents.cli.main",
+        "density",
+        "sample",
+        str(trained["timit"]),
+        "--stream",
+    ]
+    with subprocess.Popen([*command, "--temperature", "0.9", "--seed", "2"], stdout=subprocess.PIPE) as player:
+        assert player.stdout.read(400) == expected[:400]
+        player.stdout.close()  # the player ends first
+        assert player.wait(60) == 0
+
+
+def test_only_speech_is_streamed_and_only_into_a_pipe(trained, capsys, monkeypatch):
+    with pytest.raises(ValueError, match="speech"):
+        next(stream_speech(trained["mnist"]))
+    with pytest.raises(ValueError, match="length"):
+        next(stream_speech(trained["timit"], length=-1.0))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert "pipe" in refused(capsys, "density", "sample", str(trained["timit"]), "--stream")
 
 
 def test_samples_with_nan_leave_no_file(trained, tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 They call `agents.density`, which offers the same in Python.
 """
 
+import os
+import sys
 from typing import Literal
 
 from jsonargparse import Namespace
@@ -92,6 +94,7 @@ def build_sample(parser: Parser) -> None:
       worldmodel density sample runs/speech --length 10 --temperature 0.9
       worldmodel density sample runs/digits --count 64
       worldmodel density sample runs/digits --complete
+      worldmodel density sample runs/speech --stream | aplay --format S16_LE --rate 16000
     """
     _add_run(parser)
     parser.add_argument("--count", type=int, default=4, help="Number of samples, or of test images to complete.")
@@ -108,6 +111,11 @@ def build_sample(parser: Parser) -> None:
     parser.add_argument(
         "--complete", action="store_true", help="Draw the lower halves of test images instead of whole samples."
     )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="Write one sample of speech to standard output while it is drawn, as 16-bit PCM; without --length, without end.",
+    )
     parser.add_argument("--out", type=str | None, default=None, help="Path of the output folder. None: RUN/samples.")
     add_device(parser)
 
@@ -117,6 +125,9 @@ def sample(options: Namespace) -> None:
     from worldmodel.agents.density import complete_images, sample_density
     from worldmodel.agents.density.training_summary import TrainingSummary
 
+    if options.stream:
+        _stream(options)
+        return
     common = (options.count, options.temperature, options.seed, options.out)
     if options.complete:
         if options.length is not None:
@@ -136,6 +147,20 @@ def sample(options: Namespace) -> None:
         speed = f"{drawn.speed:.3g} x real time for {options.count} samples at once"
         clipped = f"; {drawn.clipped:.2%} of the audio samples clipped" if drawn.clipped else ""
         answers.print(speed + clipped, markup=False)
+
+
+def _stream(options: Namespace) -> None:
+    """Write a sample of speech to standard output until it ends or the reader does."""
+    from worldmodel.agents.density import stream_speech
+
+    if sys.stdout.isatty():
+        raise ValueError("--stream writes sound to standard output: pipe it to a player such as aplay, or to a file")
+    try:
+        for frame in stream_speech(options.run, options.temperature, options.seed, options.length):
+            sys.stdout.buffer.write(frame)
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:  # the player has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python can flush at exit
 
 
 def preset(parser: Parser, words: list[str]) -> None:
