@@ -443,15 +443,13 @@ def test_a_stream_is_the_sample_of_a_file(trained, tmp_path):
     assert b"".join(stream_speech(trained["timit"], 0.9, 2, 0.111)) == expected
     endless = stream_speech(trained["timit"], 0.9, 2)
     assert b"".join(next(endless) for _ in range(5)) == expected[: 5 * len(next(endless))]
-    command = [
-        sys.executable,
-        "-m",
-        "worldmodel.agents.cli.main",
-        "density",
-        "sample",
-        str(trained["timit"]),
-        "--stream",
-    ]
+
+
+@pytest.mark.slow
+def test_a_stream_ends_with_its_player(trained):
+    expected = b"".join(stream_speech(trained["timit"], 0.9, 2, 0.1))
+    words = ["density", "sample", str(trained["timit"]), "--stream"]
+    command = [sys.executable, "-m", "worldmodel.agents.cli.main", *words]
     with subprocess.Popen([*command, "--temperature", "0.9", "--seed", "2"], stdout=subprocess.PIPE) as player:
         assert player.stdout.read(400) == expected[:400]
         player.stdout.close()  # the player ends first
