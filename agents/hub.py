@@ -173,6 +173,14 @@ def _load(folder: Folder) -> None:
         PretrainedAgent(folder.path, folder.path).report()
 
 
+class _Content(NamedTuple):
+    """What a card says: metadata for the Hub's search, text, and the commands that use the folder."""
+
+    metadata: dict[str, Any]
+    text: list[str]
+    commands: list[str]
+
+
 def card(folder: Folder, repo_id: str) -> str:
     """Return the card of a repository: metadata for the Hub's search, the score or the size, and how to use it.
 
@@ -183,36 +191,25 @@ def card(folder: Folder, repo_id: str) -> str:
     text = own.read_text(encoding="utf-8") if own.exists() else ""
     if text.startswith("---\n"):
         return text
-    found, use = _agent_lines(folder.path, name) if folder.kind == "agent" else _store_lines(folder.path)
-    about = {
-        "library_name": "worldmodel",
-        "tags": ["worldmodel", "world-model", "reinforcement-learning"],
-        **found.metadata,
-    }
-    front = [f"{key}: {json.dumps(value)}" for key, value in about.items()]
-    commands = [
+    content = _of_agent(folder.path, name) if folder.kind == "agent" else _of_rollouts(folder.path)
+    metadata = {"library_name": "worldmodel", "tags": ["worldmodel", "world-model", "reinforcement-learning"]}
+    front = [f"{key}: {json.dumps(value)}" for key, value in (metadata | content.metadata).items()]
+    use = [
         f"worldmodel pull {repo_id} --out runs/{name}",
-        *(f"worldmodel {command} runs/{name}" for command in use),
+        *(f"worldmodel {one} runs/{name}" for one in content.commands),
     ]
-    lines = ["---", *front, "---", "", text.rstrip() or "\n".join([f"# {name}", "", *found.text]), ""]
-    return "\n".join([*lines, "```bash", "pip install 'worldmodel[hub]'", *commands, "```", ""])
+    lines = ["---", *front, "---", "", text.rstrip() or "\n".join([f"# {name}", "", *content.text]), ""]
+    return "\n".join([*lines, "```bash", "pip install 'worldmodel[hub]'", *use, "```", ""])
 
 
-class _Lines(NamedTuple):
-    """Metadata and text of a card."""
-
-    metadata: dict[str, Any]
-    text: list[str]
-
-
-def _agent_lines(folder: Path, name: str) -> tuple[_Lines, list[str]]:
-    """Describe an agent; returns metadata, text and the commands that use it."""
-    agent, path = Agent.load(folder), folder / "report.json"
+def _of_agent(folder: Path, name: str) -> _Content:
+    """Describe an agent."""
+    agent = Agent.load(folder)
     text = [
         f"A world model and a controller, `{agent.controller!r}`, of the toolkit worldmodel. The files hold no code."
     ]
     metadata: dict[str, Any] = {"pipeline_tag": "reinforcement-learning"}
-    if path.exists():
+    if (folder / "report.json").exists():
         report = PretrainedAgent(folder, folder).report()
         score = f"{format_number(report.mean)} ± {format_number(report.std)}"
         text += ["", f"Return in {report.env} {json.dumps(report.env_options)}: {score}, n = {report.n}."]
@@ -220,14 +217,14 @@ def _agent_lines(folder: Path, name: str) -> tuple[_Lines, list[str]]:
         task = {"type": "reinforcement-learning"}
         result = {"task": task, "dataset": {"name": report.env, "type": report.env}, "metrics": [metric]}
         metadata["model-index"] = [{"name": name, "results": [result]}]
-    return _Lines(metadata, text), ["evaluate", "play"]
+    return _Content(metadata, text, ["evaluate", "play"])
 
 
-def _store_lines(folder: Path) -> tuple[_Lines, list[str]]:
-    """Describe rollouts; returns metadata, text and the commands that use them."""
+def _of_rollouts(folder: Path) -> _Content:
+    """Describe rollouts."""
     store = Store(folder)
     text = [f"{len(store)} episodes, {store.steps:,} steps of {store.env}, policy {store.metadata.get('policy')}."]
-    return _Lines({"task_categories": ["reinforcement-learning"]}, text), ["inspect"]
+    return _Content({"task_categories": ["reinforcement-learning"]}, text, ["inspect"])
 
 
 @contextmanager

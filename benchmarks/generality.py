@@ -1,7 +1,7 @@
 """Ten environments that people bring, each by the command of a newcomer: the quick preset, three training seeds.
 
 python -m benchmarks.generality run FOLDER [--games pong ...] [--seeds 1 2 3]     a finished run is not run again
-python -m benchmarks.generality write FOLDER      docs/results/generality.json, and the table of docs/own-environment.md
+python -m benchmarks.generality write FOLDER      docs/results/generality.json, and a table on standard output
 """
 
 import argparse
@@ -12,17 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.results import put
 from worldmodel.agents.cli.main import main as worldmodel
 from worldmodel.agents.evaluation import hardware
 from worldmodel.agents.pipeline.run_folder import Run
-from worldmodel.io.files import read_json, write_json
+from worldmodel.io.files import write_json
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "docs" / "results" / "generality.json"
-PAGE = ROOT / "docs" / "own-environment.md"
-BEGIN = "<!-- generality: written by `python -m benchmarks.generality`, checked by `python -m benchmarks.pages --check` -->\n"
-END = "<!-- end of generality -->"
 
 
 class Game(NamedTuple):
@@ -115,7 +111,7 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", note, ""])
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Run environments, or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "write"])
@@ -123,7 +119,7 @@ def main() -> None:
     parser.add_argument("--games", nargs="+", choices=[*GAMES], default=[*GAMES])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     if given.what == "run":
         for seed in given.seeds:
             for name in given.games:
@@ -132,8 +128,9 @@ def main() -> None:
     finished = sorted(path.parent.name for path in given.folder.glob("*/report.html"))
     pairs = [(name, int(seed)) for name, _, seed in (folder.rpartition("-") for folder in finished) if name in GAMES]
     rows = [row_of(given.folder, name, seed) for name, seed in pairs]
-    write_json(RESULT, {"command": "python -m benchmarks.generality", "hardware": hardware(), "rows": rows})
-    put(PAGE, BEGIN, table(read_json(RESULT)), END)
+    results = {"command": "python -m benchmarks.generality", "hardware": hardware(), "rows": rows}
+    write_json(RESULT, results)
+    print(table(results))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks.generality import GAMES, at_least_random, row_of, run_game, table
 from worldmodel import envs
+from worldmodel.io.files import read_json
 
 
 def row(game, seed, random, dream, evolved, std=4.0):
@@ -47,7 +48,7 @@ def test_the_table_has_means_ranges_and_counts():
 
 
 @pytest.mark.slow
-def test_a_run_is_that_of_the_command_and_is_not_run_again(tmp_path, monkeypatch):
+def test_a_run_is_that_of_the_command_and_is_not_run_again(tmp_path, monkeypatch, capsys):
     from benchmarks import generality
     from worldmodel.agents.cli.main import main
 
@@ -76,3 +77,7 @@ def test_a_run_is_that_of_the_command_and_is_not_run_again(tmp_path, monkeypatch
     assert {*found["scores"]} == {"random", "dream", "game"}
     assert found["scores"]["game"]["n"] == 2
     assert found["seconds"] > 0
+    monkeypatch.setattr(generality, "RESULT", tmp_path / "generality.json")
+    generality.main(["write", str(tmp_path)])
+    assert "Pendulum-v1" in capsys.readouterr().out
+    assert read_json(tmp_path / "generality.json")["rows"] == [found]

@@ -78,9 +78,7 @@ def sample_density(
     Raises:
         ValueError: an argument is out of range, the folder has no trained density, or samples became NaN or infinite.
     """
-    _validate(count, temperature, seed)
-    if length is not None and not 0 < length < math.inf:
-        raise ValueError(f"length must be above zero, got {length}")
+    _validate(count, temperature, seed, length)
     model, _, scale = _load(folder, count)
     out_dir, name = folder_path(out or expand(folder) / "samples", "out"), f"t{temperature:g}-s{seed}"
     generator = torch.Generator(resolve_device()).manual_seed(seed)
@@ -119,9 +117,7 @@ def stream_speech(
     Raises:
         ValueError: an argument is out of range, the density is of images, or samples became NaN or infinite.
     """
-    _validate(1, temperature, seed)
-    if length is not None and not 0 < length < math.inf:
-        raise ValueError(f"length must be above zero, got {length}")
+    _validate(1, temperature, seed, length)
     model, _, scale = _load(folder, 1)
     if not isinstance(scale, SpeechScale):
         raise ValueError(f"only speech can be streamed, got a density of images: {folder}")
@@ -213,8 +209,10 @@ def can_be_completed(folder: str | os.PathLike[str]) -> bool:
         return bool(read_json(path)["scale"]["height"] > 1)
 
 
-def _validate(count: int, temperature: float, seed: int) -> None:
+def _validate(count: int, temperature: float, seed: int, length: float | None = None) -> None:
     """Check the arguments of a call that draws samples."""
+    if length is not None and not 0 < length < math.inf:
+        raise ValueError(f"length must be above zero, got {length}")
     validate_positive_int(count=count)
     validate_temperature(temperature)
     validate_seed(seed)

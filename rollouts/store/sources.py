@@ -34,17 +34,10 @@ from worldmodel.io.paths import expand, folder_path
 from worldmodel.messages import did_you_mean
 from worldmodel.rollouts.env_cache import make_portable, open_env
 from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.store.conversion import FIELDS, to_episode, to_frames
 from worldmodel.rollouts.store.minari_index import FRAMES_ENV_ID
 from worldmodel.rollouts.store.store import Store
-from worldmodel.rollouts.store.write import (
-    FIELDS,
-    ActionKind,
-    store_metadata,
-    to_episode,
-    to_frames,
-    validated_options,
-    write_store,
-)
+from worldmodel.rollouts.store.write import ActionKind, store_metadata, validated_options, write_store
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int
 

@@ -461,6 +461,8 @@ def test_only_speech_is_streamed_and_only_into_a_pipe(trained, capsys, monkeypat
         next(stream_speech(trained["mnist"]))
     with pytest.raises(ValueError, match="length"):
         next(stream_speech(trained["timit"], length=-1.0))
+    for option in (["--complete"], ["--out", "x"]):
+        assert option[0] in refused(capsys, "density", "sample", str(trained["timit"]), "--stream", *option)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert "pipe" in refused(capsys, "density", "sample", str(trained["timit"]), "--stream")
 

@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from worldmodel import VAE, envs, rollouts
 from worldmodel.envs.adapters import frame_source, to_pixels
-from worldmodel.envs.images import ImageFormat
+from worldmodel.envs.images import ImageFormat, is_frame_shape
 from worldmodel.envs.wrappers import resize_frame
 
 PICTURE = np.random.default_rng(1).integers(0, 256, (48, 80, 3), np.uint8)
@@ -174,3 +174,14 @@ def test_stacks_are_stored_and_encoded_whole(tmp_path):
     assert torch.equal(vae.draw(vae.encode(vae.to_inputs(frames)).loc), decoded[..., -3:])
     with pytest.raises(ValueError, match=r"\(64, 64, 12\)|12"):
         VAE(latent_dim=2).encode(vae.to_inputs(frames))
+
+
+def test_frames_of_environments_are_those_that_a_vae_encodes():
+    """The two layers may not import each other, so each states the sizes and the largest stack."""
+    shapes = [(size, size, channels) for size in range(32, 161, 32) for channels in (1, 3, 4, 6, 48, 51)]
+    for shape in [*shapes, (64, 96, 3), (64, 64)]:
+        try:
+            encodes = VAE(latent_dim=1, base_channels=1, observation_shape=shape).observation_shape == shape
+        except ValueError:
+            encodes = False
+        assert encodes == is_frame_shape(shape), shape

@@ -175,35 +175,32 @@ def prompts(
         ValueError: an argument is out of range, or files are missing or damaged.
     """
     training, whole = _segmentation(segment_length, frame), _segmentation(None, frame)
-    paths = [path for path in audio_paths(folder) if _is_prompt(path.relative_to(folder))]
-    speakers = sorted({path.relative_to(folder).parts[0] for path in paths})
+    paths = {path.relative_to(folder): path for path in audio_paths(folder) if _is_prompt(path.relative_to(folder))}
+    texts = {name: Path(*name.parts[1:]).with_suffix("").as_posix() for name in paths}  # the same for all speakers
+    speakers = sorted({name.parts[0] for name in paths})
     if test_speaker is not None and (test_speaker not in speakers or len(speakers) < 2):
         raise ValueError(f"test_speaker must be one of at least two, {', '.join(speakers)}, got {test_speaker!r}")
-
-    def read(paths: list[Path], segmentation: Segmentation) -> list[Recording]:
-        names = {path: path.relative_to(folder).as_posix() for path in paths}
-        return [_recording(name, name.partition("/")[0], path, segmentation) for path, name in names.items()]
-
-    texts = {path: path.relative_to(folder).with_suffix("").as_posix().partition("/")[2] for path in paths}
-    own = [path for path in paths if path.relative_to(folder).parts[0] == test_speaker]
     if test_speaker is None:
         held_out, test, _ = random_split(texts.values(), SPLIT_FRACTIONS, seed)
-        parts = {"test": test, "held_out": held_out}
         words = f"0.9, 0.05, 0.05 of the prompts of {len(speakers)} speakers, a prompt in one part for all, seed {seed}"
     else:
-        parts = {"held_out": random_split(texts.values(), SPLIT_FRACTIONS[:1], seed)[0]}
+        (held_out, _), test = random_split(texts.values(), SPLIT_FRACTIONS[:1], seed), set[str]()
         words = f"test speaker {test_speaker}; 0.95, 0.05 of the prompts of the others for training and held out, seed {seed}"
-    chosen = {name: [path for path in paths if texts[path] in part and path not in own] for name, part in parts.items()}
-    others = {path for part in chosen.values() for path in part} | {*own}
-    train = read([path for path in paths if path not in others], training)
-    scale = Standardization([item for item in train if item.num_used_samples], training, cache)
-    held_out_part = Recordings("prompts, held out", read(chosen["held_out"], whole), scale, whole)
-    test_part = Recordings("prompts, test", read(own or chosen["test"], whole), scale, whole)
-    protocol = (
-        f"{words}; {_describe(training, train)} for training, whole prompts for held out and test (arXiv 1506.02216)"
+    parts: dict[str, list[Recording]] = {"train": [], "held_out": [], "test": []}
+    for name, text in texts.items():
+        speaker = name.parts[0]
+        part = "test" if speaker == test_speaker or text in test else "held_out" if text in held_out else "train"
+        cut = training if part == "train" else whole
+        parts[part].append(_recording(name.as_posix(), speaker, paths[name], cut))
+    scale = Standardization([item for item in parts["train"] if item.num_used_samples], training, cache)
+    described = _describe(training, parts["train"])
+    protocol = f"{words}; {described} for training, whole prompts for held out and test (arXiv 1506.02216)"
+    first = Recordings("prompts, training", parts["train"], scale)
+    second, third = (
+        Recordings(f"prompts, {label}", parts[name], scale, whole)
+        for name, label in (("held_out", "held out"), ("test", "test"))
     )
-    first = Recordings("prompts, training", train, scale)
-    return Corpus("prompts", "speech", frame, segment_length, UNIT, protocol, first, held_out_part, test_part, scale)
+    return Corpus("prompts", "speech", frame, segment_length, UNIT, protocol, first, second, third, scale)
 
 
 def _is_prompt(path: Path) -> bool:

@@ -153,6 +153,8 @@ def _stream(options: Namespace) -> None:
     """Write a sample of speech to standard output until it ends or the reader does."""
     from worldmodel.agents.density import stream_speech
 
+    if options.complete or options.out is not None:
+        raise ValueError("--stream writes to standard output: it takes neither --complete nor --out")
     if sys.stdout.isatty():
         raise ValueError("--stream writes sound to standard output: pipe it to a player such as aplay, or to a file")
     try:
