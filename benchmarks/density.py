@@ -26,8 +26,8 @@ from benchmarks.density_corpora import make_digits, make_speech
 from benchmarks.density_tables import RESULTS, write_page
 from worldmodel import TrainingDiverged
 from worldmodel.agents.density import DensityConfig, evaluate_density, fit_density
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import bar, console
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import locked, read_json, write_json
 from worldmodel.io.migration import density_result
 from worldmodel.rollouts.executors.workers import run_tasks

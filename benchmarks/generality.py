@@ -14,7 +14,7 @@ import numpy as np
 
 from worldmodel.agents.cli.main import main as worldmodel
 from worldmodel.agents.evaluation import hardware
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import write_json
 
 ROOT = Path(__file__).parent.parent

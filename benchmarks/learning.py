@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.config.sections import build
 from worldmodel.agents.evaluation import hardware
 from worldmodel.agents.pipeline import stages
 from worldmodel.agents.pipeline.phases import merged
 from worldmodel.agents.pipeline.pipeline import run_pipeline
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run, rows_of
 from worldmodel.io.files import read_json, write_json
 from worldmodel.rollouts.executors.workers import shutdown_workers
 

@@ -20,8 +20,8 @@ from benchmarks.results import put
 from worldmodel.agents.analysis.diagnostics import measure_vae
 from worldmodel.agents.config.sections import build
 from worldmodel.agents.evaluation import hardware
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pipeline.stages import collect, train_vae
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import write_json
 from worldmodel.rollouts.store.datasets import Frames
 

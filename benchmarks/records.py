@@ -30,9 +30,9 @@ from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.video import write_png
 from worldmodel.agents.config.schema import OFFICIAL
 from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import HOME, PretrainedAgent
 from worldmodel.agents.progress import bar, duration
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io import migration
 from worldmodel.io.files import atomic, read_json, write_json
 from worldmodel.start_states import StartStates

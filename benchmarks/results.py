@@ -16,8 +16,8 @@ import numpy as np
 from worldmodel.agents.comparison.report import difference, episodes
 from worldmodel.agents.comparison.train import REFERENCE, VARIANTS
 from worldmodel.agents.evaluation import Report
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import duration
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io import migration
 from worldmodel.io.files import read_json, write_json
 

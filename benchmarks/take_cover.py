@@ -22,8 +22,8 @@ from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.config.sections import build
 from worldmodel.agents.evaluation import Report, evaluate, hardware
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pipeline.stages import evolve_dream, train_memory
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.envs.doom import MAX_TICS
 from worldmodel.io.files import read_json, write_json
 

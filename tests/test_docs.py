@@ -19,7 +19,7 @@ from worldmodel.agents import progress
 from worldmodel.agents.cli import main as cli
 from worldmodel.agents.cli.commands import COMMANDS
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.start_states import StartStates
 
 PUBLISHED_VAE = True

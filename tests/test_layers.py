@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ["worldmodel", "envs", "rollouts", "agents"]
+AGENTS = ["config", "runs", "analysis", "pipeline", "cli"]
+"""Packages of `agents`, the lowest first."""
 ONLY_IN = {
     "gymnasium": ("envs", "rollouts", "agents"),
     "h5py": ("envs", "rollouts", "agents"),
@@ -60,8 +62,9 @@ def test_layers():
         if path.parts[0] == "envs" and path.name != "dream_env.py":
             found = {name for name in found if not name.startswith("worldmodel.envs")}
             above = [*above, "worldmodel"]
-        if "cli" not in path.parts:
-            above = [*above, "worldmodel.agents.cli"]
+        if path.parts[0] == "agents":
+            lowest = AGENTS.index(path.parts[1]) + 1 if path.parts[1] in AGENTS else AGENTS.index("cli")
+            above = [*above, *(f"worldmodel.agents.{name}" for name in AGENTS[lowest:])]
         upward = [name for name in found for layer in above if f"{name}.".startswith(f"{layer}.")]
         misplaced = [
             name for name, allowed in ONLY_IN.items() if name in packages and not str(path).startswith(allowed)

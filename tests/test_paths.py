@@ -12,7 +12,7 @@ from worldmodel import WorldModel, rollouts
 from worldmodel.agents import Agent, LinearController, Report
 from worldmodel.agents.cli.main import build_parser
 from worldmodel.agents.density import evaluate_density, sample_density
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.corpora import open_corpus
 from worldmodel.io.files import locked, read_json, write_json
 from worldmodel.io.paths import expand, folder_path

@@ -10,7 +10,7 @@ from benchmarks import records
 from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents import Agent, LinearController, Report
 from worldmodel.agents.cli.main import main
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import read_json, write_json
 
 PUBLISHED_VAE = True

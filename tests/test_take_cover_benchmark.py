@@ -6,7 +6,7 @@ from benchmarks import take_cover
 from worldmodel import rollouts
 from worldmodel.agents.config.sections import build
 from worldmodel.agents.pipeline import stages
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import read_json
 
 

@@ -21,9 +21,9 @@ from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.dream_comparison import Promise, controller_promises
 from worldmodel.agents.analysis.metrics import inputs, join, predict_steps, r_squared
 from worldmodel.agents.analysis.report_card import ReportCard, report_card
-from worldmodel.agents.pipeline.horizon_returns import common_horizon, own_returns
-from worldmodel.agents.pipeline.iteration import read_num_episodes
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.horizon_returns import common_horizon, own_returns
+from worldmodel.agents.runs.iteration import read_num_episodes
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.io.migration import training_settings
 from worldmodel.rollouts.env_cache import EnvSpec
@@ -208,7 +208,7 @@ def measure_dream(
         controller: the controller.
         env: id for `envs.make`, or a picklable function that makes an environment.
         env_options: keyword arguments of `envs.make`.
-        horizon: number of steps; less if an episode is truncated before (`agents.pipeline.horizon_returns.common_horizon`).
+        horizon: number of steps; less if an episode is truncated before (`agents.runs.horizon_returns.common_horizon`).
         temperature: temperature of the dreams.
         seed: seed of the episodes and the dreams.
         workers: number of worker processes.
@@ -253,7 +253,7 @@ def dream_diagnostics(dreamed: np.ndarray, real: np.ndarray, horizon: int) -> Dr
 
     Args:
         dreamed: return of each dream, (dreams,).
-        real: contribution of each real episode (`agents.pipeline.horizon_returns.contributions`), (episodes,).
+        real: contribution of each real episode (`agents.runs.horizon_returns.contributions`), (episodes,).
         horizon: number of steps.
     """
     return DreamDiagnostics(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from worldmodel import Memory, WorldModel
-from worldmodel.agents.pipeline.start_states import time_limit
+from worldmodel.agents.runs.start_states import time_limit
 from worldmodel.batches import tree_map
 from worldmodel.imagination import Imaginer, imagine
 from worldmodel.rollouts.ensemble import ModelEnsemble

@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from worldmodel.io import migration
-from worldmodel.io.files import read_jsonl, write_bytes
+from worldmodel.io.files import write_bytes
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -74,13 +73,6 @@ def figure(content: str, caption: str) -> str:
 def settings_section(settings: Any) -> str:
     """Return a section with a settings dataclass as YAML."""
     return section("Settings", f"<pre>{html.escape(yaml.safe_dump(asdict(settings), sort_keys=False))}</pre>")
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a ``metrics.jsonl``, or an empty list if the file does not exist."""
-    if not path.exists():
-        return []
-    return [migration.renamed(row, migration.GENERATION) for row in read_jsonl(path)]
 
 
 def losses(rows: list[dict[str, Any]], part: str) -> dict[str, tuple[list[float], list[float]]]:

@@ -50,8 +50,8 @@ def _options(env_options: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _describe_run(path: Path) -> list[tuple[str, str]]:
     """Describe a run: its rollouts, stopped trainings, world model, controllers, times and scores."""
-    from worldmodel.agents.pipeline.renewal import outdated
-    from worldmodel.agents.pipeline.run_folder import Run
+    from worldmodel.agents.runs.renewal import outdated
+    from worldmodel.agents.runs.run_folder import Run
     from worldmodel.training.checkpoint import unfinished
 
     run = Run(path)

@@ -29,17 +29,16 @@ from worldmodel.agents.analysis.dream_video import (
     write_film,
 )
 from worldmodel.agents.analysis.episode_film import learning_rows
-from worldmodel.agents.analysis.html import figure, image, losses, rows_of, section, settings_section, table, write_page
+from worldmodel.agents.analysis.html import figure, image, losses, section, settings_section, table, write_page
 from worldmodel.agents.analysis.report_card import table_of
 from worldmodel.agents.analysis.verdicts import Verdict, against_random, verdicts, weakest
 from worldmodel.agents.config.io import flat
 from worldmodel.agents.config.provenance import versions
 from worldmodel.agents.config.schema import RunConfig
-from worldmodel.agents.config.sections import read_sections
-from worldmodel.agents.pipeline.iteration import iteration_run
-from worldmodel.agents.pipeline.iterative_training import PER_ITERATION
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.config.sections import PER_ITERATION, read_sections
 from worldmodel.agents.progress import bar, duration
+from worldmodel.agents.runs.iteration import iteration_run
+from worldmodel.agents.runs.run_folder import Run, rows_of
 from worldmodel.agents.shell import command
 from worldmodel.messages import format_number
 from worldmodel.rollouts.episode import Episode

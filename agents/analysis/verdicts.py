@@ -15,10 +15,9 @@ import numpy as np
 from worldmodel import VectorEncoder
 from worldmodel.agents.analysis.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics, diagnostics
 from worldmodel.agents.analysis.dream_comparison import SURVIVAL_HORIZON
-from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.analysis.report_card import ReportCard
 from worldmodel.agents.evaluation import Report
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run, rows_of
 from worldmodel.io.files import error_context
 from worldmodel.messages import format_number
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from worldmodel import Memory, TrainingDiverged, WorldModel, fit, seeded
 from worldmodel.agents.analysis.metrics import evaluate_calibration, evaluate_dreams, evaluate_memory
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io import migration
 from worldmodel.io.files import error_context, locked, read_json, write_json
 from worldmodel.registry import build_memory

@@ -19,6 +19,8 @@ from worldmodel.io import migration
 
 STAGE = "stage.json"
 """Name of the file with the settings of a training's stage, beside the training."""
+PER_ITERATION = ("iterate", "search", "dream")
+"""Sections of settings that each iteration saves, because a resumed run can have other settings."""
 
 
 def build(content: Mapping[str, Any]) -> RunConfig:

@@ -15,7 +15,7 @@ from worldmodel.agents.density.config import DensityConfig, validate_density
 from worldmodel.agents.density.evaluation import Evaluation, evaluate_model
 from worldmodel.agents.density.runs import load_density, open_matching_corpus, open_run_corpus, original_identity
 from worldmodel.agents.density.training_summary import TrainingSummary
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.corpora import open_corpus
 from worldmodel.io.files import write_json
 from worldmodel.io.paths import folder_path

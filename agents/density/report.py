@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from worldmodel.agents.analysis import plots, video
-from worldmodel.agents.analysis.html import figure, image, losses, rows_of, settings_section, table, write_page
+from worldmodel.agents.analysis.html import figure, image, losses, settings_section, table, write_page
 from worldmodel.agents.density.config import DensityConfig
 from worldmodel.agents.density.evaluation import Evaluation
 from worldmodel.agents.density.samples import (
@@ -23,8 +23,8 @@ from worldmodel.agents.density.samples import (
     to_pcm,
 )
 from worldmodel.agents.density.training_summary import TrainingSummary
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import duration
+from worldmodel.agents.runs.run_folder import Run, rows_of
 from worldmodel.corpora import Corpus, audio_files
 from worldmodel.rollouts import pictures
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldmodel.agents.analysis.html import rows_of
+from worldmodel.agents.runs.run_folder import rows_of
 from worldmodel.io.files import error_context
 
 MIN_RISE = 0.01

@@ -5,9 +5,9 @@ from worldmodel.agents.analysis.verdicts import Verdict
 from worldmodel.agents.config.schema import OFFICIAL, RunConfig
 from worldmodel.agents.evolution.behavior_cloning import Clone, clone_actions
 from worldmodel.agents.pipeline.init_controller import zero_controller
-from worldmodel.agents.pipeline.renewal import move_to_earlier
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import bar, console, print_verdict
+from worldmodel.agents.runs.renewal import move_to_earlier
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.envs.registration import UNKNOWN_ENV
 from worldmodel.io.files import fingerprint, read_json, write_json
 from worldmodel.io.paths import expand

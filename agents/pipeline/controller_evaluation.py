@@ -8,8 +8,8 @@ from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.verdicts import against_random
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import bar, console, duration, print_verdict
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.rollouts.policy import policies
 from worldmodel.rollouts.policy.policies import Policy
 

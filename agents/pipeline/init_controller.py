@@ -11,8 +11,8 @@ from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.schema import ControllerConfig
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.evolution.behavior_cloning import imitate
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import bar
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import fingerprint
 from worldmodel.io.paths import expand
 from worldmodel.rollouts.policy.controllers import Controller, LinearController

@@ -7,12 +7,11 @@ from functools import partial
 import numpy as np
 
 from worldmodel import Memory, WorldModel
-from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.pipeline import stages
-from worldmodel.agents.pipeline.iteration import IterationContext
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pipeline.worker_parts import run_in_workers, runs_in_workers
 from worldmodel.agents.progress import bar
+from worldmodel.agents.runs.iteration import IterationContext
+from worldmodel.agents.runs.run_folder import Run, rows_of
 from worldmodel.io.files import fingerprint
 from worldmodel.vector_encoder import Encoder
 

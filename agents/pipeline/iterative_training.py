@@ -17,15 +17,17 @@ import numpy as np
 from worldmodel import Memory, WorldModel, rollouts
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.diagnostics import measure_card
-from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.analysis.verdicts import search_verdict, verdicts_of_card
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.schema import RunConfig
-from worldmodel.agents.config.sections import build, read_sections, write_sections
+from worldmodel.agents.config.sections import PER_ITERATION, build, read_sections, write_sections
 from worldmodel.agents.config.validate import validate_combination
 from worldmodel.agents.pipeline import stages
-from worldmodel.agents.pipeline.horizon_returns import own_returns
-from worldmodel.agents.pipeline.iteration import (
+from worldmodel.agents.pipeline.iteration_models import ensemble_of
+from worldmodel.agents.pipeline.worker_parts import run_in_workers, runs_in_workers
+from worldmodel.agents.progress import bar, console, print_verdict
+from worldmodel.agents.runs.horizon_returns import own_returns
+from worldmodel.agents.runs.iteration import (
     Iteration,
     IterationContext,
     best_iteration,
@@ -33,19 +35,13 @@ from worldmodel.agents.pipeline.iteration import (
     iteration_run,
     read_result,
 )
-from worldmodel.agents.pipeline.iteration_models import ensemble_of
-from worldmodel.agents.pipeline.run_folder import Run
-from worldmodel.agents.pipeline.start_states import RecentStartStates
-from worldmodel.agents.pipeline.worker_parts import run_in_workers, runs_in_workers
-from worldmodel.agents.progress import bar, console, print_verdict
+from worldmodel.agents.runs.run_folder import Run, rows_of
+from worldmodel.agents.runs.start_states import RecentStartStates
 from worldmodel.io import migration
 from worldmodel.io.files import atomic, error_context, write_json
 from worldmodel.messages import format_number
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.start_states import StartStates
-
-PER_ITERATION = ("iterate", "search", "dream")
-"""Sections of settings that each iteration saves, because a resumed run can have other settings."""
 
 
 def iterate(run: Run, settings: RunConfig) -> list[Iteration]:

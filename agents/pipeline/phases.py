@@ -16,7 +16,7 @@ from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.schema import RunConfig, split_noise
 from worldmodel.agents.config.sections import build
 from worldmodel.agents.config.validate import validate_combination
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import write_json
 
 CONTINUING = {"iterations", "iterate", "search", "dream", "game", "eval", "workers"}

@@ -11,23 +11,22 @@ from typing import get_type_hints
 from worldmodel.agents.config.io import flat, read_yaml
 from worldmodel.agents.config.provenance import validate_changes, write_config
 from worldmodel.agents.config.schema import AUTO_EPISODES, RunConfig, split_noise
-from worldmodel.agents.config.sections import build
+from worldmodel.agents.config.sections import PER_ITERATION, build
 from worldmodel.agents.config.validate import validate
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline import stages
 from worldmodel.agents.pipeline.controller_evaluation import evaluate_controllers
 from worldmodel.agents.pipeline.forecast import about, forecast
-from worldmodel.agents.pipeline.iteration import iteration_run, read_num_episodes
 from worldmodel.agents.pipeline.iterative_training import (
-    PER_ITERATION,
     freeze_settings,
     has_started,
     iterate,
     refuse_search,
 )
 from worldmodel.agents.pipeline.phases import PREVIOUS, Phase, plan
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import Stages, busy, console
+from worldmodel.agents.runs.iteration import iteration_run, read_num_episodes
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io import migration
 from worldmodel.io.files import error_context
 from worldmodel.io.paths import folder_path

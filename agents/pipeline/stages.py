@@ -30,9 +30,9 @@ from worldmodel.agents.evolution.callbacks import KeepMeans
 from worldmodel.agents.evolution.evolve import evolve
 from worldmodel.agents.evolution.whitening import Whitening
 from worldmodel.agents.pipeline.init_controller import init_controller, validate_picture, zero_controller
-from worldmodel.agents.pipeline.renewal import print_new_data, print_outdated, search_settings, set_aside
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import bar, busy, console, generations, print_verdict
+from worldmodel.agents.runs.renewal import print_new_data, print_outdated, search_settings, set_aside
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import fingerprint, read_json, write_json, write_tensors
 from worldmodel.io.migration import training_settings
 from worldmodel.io.paths import expand

@@ -12,7 +12,7 @@ from typing import Any
 
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.evaluation import Report
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.paths import folder_path
 from worldmodel.messages import did_you_mean
 from worldmodel.start_states import StartStates

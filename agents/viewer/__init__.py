@@ -15,8 +15,8 @@ from torch import Tensor
 from worldmodel import WorldModel, envs
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.schema import FAST
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import PretrainedAgent, pretrained_names, resolve_agent
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.agents.viewer.controls import controls
 from worldmodel.agents.viewer.fidelity import Fidelity, measure_run
 from worldmodel.agents.viewer.game import game_facts

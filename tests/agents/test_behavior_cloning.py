@@ -12,7 +12,7 @@ from worldmodel.agents import Agent, HiddenController, LinearController, clone_a
 from worldmodel.agents.config.schema import ControllerConfig
 from worldmodel.agents.evolution.whitening import controller_inputs
 from worldmodel.agents.pipeline.init_controller import init_controller
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import read_json
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.datasets import split_episodes

@@ -17,7 +17,7 @@ from worldmodel.agents.cli.main import main
 from worldmodel.agents.comparison import train
 from worldmodel.agents.comparison.report import _conclusion, _table, difference
 from worldmodel.agents.comparison.train import ABLATIONS, VARIANTS, TrainingJob, build
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import fingerprint, write_json, write_tensors
 from worldmodel.rollouts.executors.workers import Shared
 

@@ -20,7 +20,7 @@ from worldmodel.agents.analysis.diagnostics import (
     measure_vae,
     memory_diagnostics,
 )
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import write_json, write_tensors
 from worldmodel.rollouts.policy.controllers import LinearController
 from worldmodel.rollouts.store.datasets import Sequences

@@ -13,7 +13,7 @@ from worldmodel import FRMDN, VAE, Memory, WorldModel, envs, rollouts, seeded
 from worldmodel.agents import Agent, LinearController, evaluate
 from worldmodel.agents.analysis.dream_video import reconstructions
 from worldmodel.agents.cli.main import main
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.agents.viewer import scene_of
 from worldmodel.agents.viewer.server import pack
 from worldmodel.agents.viewer.session import Frame, Session

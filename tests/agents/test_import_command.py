@@ -7,7 +7,7 @@ from tests import toys
 from tests.command_line import exit_code, refused
 from tests.rollouts.formats import npz, write_files
 from worldmodel import rollouts
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 
 SMALL = {
     "train vae": ["--vae.num_updates", "2", "--vae.latent_dim", "2"],

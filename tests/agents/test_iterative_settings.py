@@ -10,7 +10,7 @@ import pytest
 from tests.agents.test_iterative_training import ITERATED, rows, run_iterations
 from worldmodel.agents.cli.main import main
 from worldmodel.agents.pipeline import iteration_models, iterative_training
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import fingerprint, read_json, write_json
 from worldmodel.start_states import StartStates
 

@@ -18,14 +18,13 @@ from worldmodel.agents.analysis.report_card import ReportCard
 from worldmodel.agents.cli.main import main
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.schema import LoopConfig, RunConfig
-from worldmodel.agents.config.sections import read_sections
+from worldmodel.agents.config.sections import PER_ITERATION, read_sections
 from worldmodel.agents.pipeline import iterative_training, stages
-from worldmodel.agents.pipeline.horizon_returns import contributions, horizon_returns
-from worldmodel.agents.pipeline.iteration import Iteration, IterationContext, best_iteration
 from worldmodel.agents.pipeline.iteration_models import recent_episode_weights
-from worldmodel.agents.pipeline.iterative_training import PER_ITERATION
-from worldmodel.agents.pipeline.run_folder import Run
-from worldmodel.agents.pipeline.start_states import ComparableStartStates, RecentStartStates, num_comparable_steps
+from worldmodel.agents.runs.horizon_returns import contributions, horizon_returns
+from worldmodel.agents.runs.iteration import Iteration, IterationContext, best_iteration
+from worldmodel.agents.runs.run_folder import Run
+from worldmodel.agents.runs.start_states import ComparableStartStates, RecentStartStates, num_comparable_steps
 from worldmodel.io.files import fingerprint, from_json, read_json, write_json
 from worldmodel.rollouts.policy.policies import policy_name
 from worldmodel.rollouts.store.encoded_dataset import EncodedEpisode

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from worldmodel.agents.cli.main import main
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import fingerprint, read_json, read_jsonl
 
 SMALL_COUNTS = {

@@ -28,8 +28,8 @@ from worldmodel.agents.config.sections import build, read_sections
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline.iterative_training import PER_ITERATION
 from worldmodel.agents.pipeline.pipeline import MAY_CHANGE, MAY_GROW
-from worldmodel.agents.pipeline.renewal import set_aside
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.renewal import set_aside
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io import migration
 from worldmodel.io.files import fingerprint, read_json, write_json
 from worldmodel.rollouts import DreamFitness, EnvFitness, Store

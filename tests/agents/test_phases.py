@@ -14,7 +14,7 @@ from worldmodel.agents.cli.main import build_parser, main
 from worldmodel.agents.config.sections import build
 from worldmodel.agents.pipeline import phases, stages
 from worldmodel.agents.pipeline.phases import plan
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import fingerprint
 from worldmodel.rollouts.policy.policies import policy_name
 

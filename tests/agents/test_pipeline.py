@@ -41,8 +41,8 @@ from worldmodel.agents.config.schema import (
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline import pipeline, stages
 from worldmodel.agents.pipeline.controller_evaluation import evaluate_controllers
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import HOME
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import read_tensors, write_json, write_tensors
 from worldmodel.registry import build_memory
 from worldmodel.rollouts.policy.controllers import Controller

@@ -6,7 +6,7 @@ import pytest
 
 from tests.command_line import refused
 from worldmodel.agents.cli.main import build_parser
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 
 ENVS = {
     "car-racing": "FastCarRacing",

@@ -13,8 +13,8 @@ from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents import Agent, LinearController, Report, evaluate
 from worldmodel.agents.cli.commands.common import env_and_options
 from worldmodel.agents.cli.main import main
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import HOME, PretrainedAgent, pretrained_agent, pretrained_names, resolve_agent
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.agents.viewer import scene_of
 from worldmodel.start_states import StartStates
 from worldmodel.vae import merge_decoder, split_decoder

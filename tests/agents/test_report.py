@@ -13,7 +13,7 @@ from worldmodel.agents import Report
 from worldmodel.agents.analysis import dream_video, report
 from worldmodel.agents.analysis.diagnostics import MemoryDiagnostics
 from worldmodel.agents.analysis.html import section, table
-from worldmodel.agents.pipeline.run_folder import REST, Run
+from worldmodel.agents.runs.run_folder import REST, Run
 from worldmodel.messages import format_number
 from worldmodel.rollouts.policy.controllers import LinearController
 
@@ -27,7 +27,7 @@ def test_tables_have_no_empty_columns():
 
 def test_times_add_up_to_the_wall_clock(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("worldmodel.agents.pipeline.run_folder.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("worldmodel.agents.runs.run_folder.time.monotonic", lambda: now[0])
     run = Run(tmp_path)
     for _ in range(2):  # two sessions
         with run.session() as add_rest:

@@ -6,8 +6,8 @@ from worldmodel.agents import Report
 from worldmodel.agents.config.schema import CollectConfig, ControllerConfig, RunConfig, VAEConfig
 from worldmodel.agents.pipeline import stages
 from worldmodel.agents.pipeline.init_controller import validate_picture
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import HOME, pretrained_agent
+from worldmodel.agents.runs.run_folder import Run
 
 COLLECT = CollectConfig(episodes=2, policy="uniform", max_steps=4)
 

@@ -13,7 +13,7 @@ from worldmodel import envs, rollouts
 from worldmodel.agents import Agent, evaluate
 from worldmodel.agents.cli.main import main
 from worldmodel.agents.pipeline import stages
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.agents.viewer import scene_of
 from worldmodel.agents.viewer.session import Session
 

@@ -24,7 +24,7 @@ from worldmodel.agents.analysis.verdicts import (
     weakest,
 )
 from worldmodel.agents.evaluation import Report
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 
 
 def report_of(returns, lengths=10, max_steps=None, env="CartPole-v1", **options) -> Report:

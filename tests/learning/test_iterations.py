@@ -13,8 +13,8 @@ from worldmodel.agents.config.schema import (
     TrainingConfig,
 )
 from worldmodel.agents.pipeline.iterative_training import iterate
-from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pipeline.stages import train_memory
+from worldmodel.agents.runs.run_folder import Run
 
 PUBLISHED_VAE = True
 

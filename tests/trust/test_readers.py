@@ -24,8 +24,8 @@ from worldmodel.agents.density.config import DensityConfig
 from worldmodel.agents.density.runs import load_density
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.evolution.evolve import evolve
-from worldmodel.agents.pipeline.iteration import Iteration
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.iteration import Iteration
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
 from worldmodel.io.files import from_json, read_json, read_jsonl, read_tensors, write_json, write_tensors
 from worldmodel.registry import build, build_density, validate_fits_in_ram

@@ -34,7 +34,7 @@ def build_collect(parser: Parser) -> None:
 def collect(options: Namespace) -> None:
     """Collect episodes."""
     from worldmodel.agents.pipeline import stages
-    from worldmodel.agents.pipeline.run_folder import Run
+    from worldmodel.agents.runs.run_folder import Run
     from worldmodel.rollouts.executors.workers import validate_backend
 
     env = ENV_ALIASES.get(options.env, options.env)

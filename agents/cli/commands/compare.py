@@ -46,7 +46,7 @@ def compare(options: Namespace) -> None:
 
     from worldmodel.agents.comparison import train
     from worldmodel.agents.comparison.report import write_comparison
-    from worldmodel.agents.pipeline.run_folder import Run
+    from worldmodel.agents.runs.run_folder import Run
 
     run = Run(Path(options.run)).existing()
     known = train.VARIANTS | (train.ABLATIONS if options.ablations else {})

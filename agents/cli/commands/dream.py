@@ -107,7 +107,7 @@ def _episode_of(source: Any, options: Namespace) -> tuple[Any, int, Any, Any, Pa
     """Return the world model, the index of an episode, the episode, latents for the traversals, and the output folder."""
     from worldmodel import envs, rollouts
     from worldmodel.agents.analysis.dream_video import START, encode_means, long_episode
-    from worldmodel.agents.pipeline.run_folder import Run
+    from worldmodel.agents.runs.run_folder import Run
 
     if isinstance(source, Run):
         world, store, media = source.world(), source.store(), source.folder / "media"

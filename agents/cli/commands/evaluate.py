@@ -50,9 +50,9 @@ def evaluate(options: Namespace) -> None:
     from worldmodel.agents import evaluation
     from worldmodel.agents.agent import Agent
     from worldmodel.agents.analysis.verdicts import against_random
-    from worldmodel.agents.pipeline.run_folder import Run
     from worldmodel.agents.pretrained import resolve_agent
     from worldmodel.agents.progress import bar
+    from worldmodel.agents.runs.run_folder import Run
     from worldmodel.rollouts.executors.workers import validate_backend
 
     executor, settings = (given := settings_of(options, "")).executor, given.eval

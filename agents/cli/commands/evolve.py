@@ -37,7 +37,7 @@ def build_evolve(parser: Parser) -> None:
 def evolve(options: Namespace) -> None:
     """Evolve a controller; after dreams, compare dreamed and real returns."""
     from worldmodel.agents.pipeline import stages
-    from worldmodel.agents.pipeline.run_folder import Run
+    from worldmodel.agents.runs.run_folder import Run
     from worldmodel.rollouts.executors.workers import validate_backend
     from worldmodel.rollouts.state_resets import validate_state_resets
 

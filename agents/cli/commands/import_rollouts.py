@@ -42,7 +42,7 @@ def import_rollouts(options: Namespace) -> None:
     """Import the episodes and draw a contact sheet."""
     from worldmodel import rollouts
     from worldmodel.agents.analysis.inspect import contact_sheet
-    from worldmodel.agents.pipeline.run_folder import Run
+    from worldmodel.agents.runs.run_folder import Run
 
     run = Run(folder_path(options.out, "out"))
     run.validate_folder()

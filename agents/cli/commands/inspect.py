@@ -11,7 +11,7 @@ from worldmodel.agents.progress import LEVEL_STYLES, answers, busy, print_verdic
 from worldmodel.io.paths import file_path, folder_path
 
 if TYPE_CHECKING:
-    from worldmodel.agents.pipeline.run_folder import Run
+    from worldmodel.agents.runs.run_folder import Run
 
 MAX_NEWEST = 3
 """Number of the newest iterations in the table of report cards; the first one is also in it."""
@@ -42,8 +42,8 @@ def inspect(options: Namespace) -> None:
     """Print a table about the folder and write the contact sheet."""
     from worldmodel.agents.analysis.inspect import contact_sheet, describe, is_run, read_with_minari
     from worldmodel.agents.analysis.verdicts import verdicts
-    from worldmodel.agents.pipeline.run_folder import Run
     from worldmodel.agents.pretrained import pretrained_agent
+    from worldmodel.agents.runs.run_folder import Run
 
     folder = pretrained_agent(options.path).folder if options.pretrained else folder_path(options.path, "path")
     if options.world:

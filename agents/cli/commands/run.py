@@ -59,7 +59,7 @@ def run(options: Namespace) -> None:
     from worldmodel.agents.pipeline import pipeline
     from worldmodel.agents.pipeline.controller_evaluation import summary
     from worldmodel.agents.pipeline.phases import plan
-    from worldmodel.agents.pipeline.run_folder import Run
+    from worldmodel.agents.runs.run_folder import Run
 
     settings = settings_of(options, ENV_ALIASES.get(options.env_id, options.env_id))
     if options.env not in (None, settings.env):

@@ -29,7 +29,7 @@ def build_train_controller(parser: Parser) -> None:
 def train_controller(options: Namespace) -> None:
     """Fit the controller and print its error on held-out episodes."""
     from worldmodel.agents.pipeline.cloning import clone_controller, open_recording
-    from worldmodel.agents.pipeline.run_folder import Run
+    from worldmodel.agents.runs.run_folder import Run
 
     run, settings = Run(Path(options.run)).existing(), settings_of(options, "")
     store = run.store() if options["from"] is None else open_recording(options["from"])

@@ -31,7 +31,7 @@ def build_train_memory(parser: Parser) -> None:
 def train_memory(options: Namespace) -> None:
     """Encode the frames, train the memory and save the world model."""
     from worldmodel.agents.pipeline import stages
-    from worldmodel.agents.pipeline.run_folder import Run
+    from worldmodel.agents.runs.run_folder import Run
 
     quiet_other_processes()
     settings, run = settings_of(options, ""), Run(Path(options.run)).existing()

@@ -30,7 +30,7 @@ def build_train_vae(parser: Parser) -> None:
 def train_vae(options: Namespace) -> None:
     """Train the VAE."""
     from worldmodel.agents.pipeline import stages
-    from worldmodel.agents.pipeline.run_folder import Run
+    from worldmodel.agents.runs.run_folder import Run
 
     quiet_other_processes()
     settings, run = settings_of(options, ""), Run(Path(options.run)).existing()

@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 
 from tests import toys
 from tests.agents.viewer.scenes import scene, world
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.agents.viewer import recorder as recorder_module
 from worldmodel.agents.viewer import serve
 from worldmodel.agents.viewer.recorder import Recorder

@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 from tests.agents.viewer.scenes import scene
 from worldmodel.agents import viewer
 from worldmodel.agents.agent import Agent
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 
 
 def title_of(page):

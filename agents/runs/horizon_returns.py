@@ -9,7 +9,7 @@ import numpy as np
 
 from worldmodel import Memory, WorldModel, rollouts
 from worldmodel.agents.config.schema import DREAMS
-from worldmodel.agents.pipeline.start_states import ComparableStartStates, time_limit
+from worldmodel.agents.runs.start_states import ComparableStartStates, time_limit
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset
 from worldmodel.rollouts.store.stall_termination import is_complete

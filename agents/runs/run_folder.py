@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from worldmodel import WorldModel, rollouts
-from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.shell import command
 from worldmodel.envs.registration import env_words
-from worldmodel.io.files import error_context, locked, read_json, write_json
-from worldmodel.io.migration import DENSITY_STAGES, renamed, training_settings
+from worldmodel.io.files import error_context, locked, read_json, read_jsonl, write_json
+from worldmodel.io.migration import DENSITY_STAGES, GENERATION, renamed, training_settings
 from worldmodel.io.paths import folder_path
 from worldmodel.registry import build_vae
 from worldmodel.rollouts.policy.controllers import Controller
@@ -234,3 +233,10 @@ class Run:
             ValueError: Another process has locked it.
         """
         return locked(self.folder) if distributed.is_main_process() else contextlib.nullcontext()
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a ``metrics.jsonl``, or an empty list if the file does not exist."""
+    if not path.exists():
+        return []
+    return [renamed(row, GENERATION) for row in read_jsonl(path)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from worldmodel.agents.config.schema import RunConfig
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import error_context, from_json, read_json
 
 

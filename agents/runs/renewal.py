@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.agents.progress import console
 from worldmodel.agents.shell import command
 from worldmodel.batches import Data
