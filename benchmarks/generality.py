@@ -1,19 +1,21 @@
 """Ten environments that people bring, each by the command of a newcomer: the quick preset, three training seeds.
 
 python -m benchmarks.generality run FOLDER [--games pong ...] [--seeds 1 2 3]     a finished run is not run again
-python -m benchmarks.generality write FOLDER      docs/results/generality.json, and a table on standard output
+python -m benchmarks.generality write FOLDER      docs/results/generality.json (for benchmarks.pages), and the table
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.results import CHECKED
 from worldmodel.agents.cli.main import main as worldmodel
-from worldmodel.agents.evaluation import hardware
+from worldmodel.agents.evaluation import Report, hardware
 from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import write_json
 
@@ -47,6 +49,10 @@ GAMES = {
     "take-cover": Game("doom-take-cover", {}),
 }
 """The environments, by the name of their folders."""
+DEMOS = ("take-cover",)
+"""Environments whose runs are those of README's table, unless the folder has others."""
+BEGIN = "<!-- ten environments: written by `python -m benchmarks.generality write`, " + CHECKED
+END = "<!-- end of ten environments -->"
 
 
 def run_game(folder: Path, name: str, seed: int, workers: int) -> None:
@@ -65,7 +71,6 @@ def row_of(folder: Path, name: str, seed: int) -> dict[str, Any]:
     """Return the scores of a finished run."""
     run, game = Run(folder / f"{name}-{seed}"), GAMES[name]
     reports = run.reports()
-    scores = {kind: {"mean": one.mean, "std": one.std, "n": one.n} for kind, one in reports.items()}
     return {
         "game": name,
         "env": game.env,
@@ -73,23 +78,46 @@ def row_of(folder: Path, name: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "seconds": round(sum(run.timings().values())),
         "steps": run.real_steps,
-        "scores": scores,
+        "scores": scores_of(reports),
     }
 
 
-def at_least_random(row: dict[str, Any]) -> bool:
-    """Return whether the better controller is at or above random actions, within a standard error of the difference."""
-    scores = row["scores"]
-    best = max((scores[kind] for kind in ("dream", "game") if kind in scores), key=lambda one: one["mean"])
-    error = np.hypot(*(one["std"] / one["n"] ** 0.5 for one in (best, scores["random"])))
-    return bool(best["mean"] >= scores["random"]["mean"] - error)
+def scores_of(reports: Mapping[str, Report]) -> dict[str, dict[str, float]]:
+    """Return the mean, standard deviation and number of episodes of each controller."""
+    return {kind: {"mean": one.mean, "std": one.std, "n": one.n} for kind, one in reports.items()}
+
+
+def demo_rows(name: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the scores of README's runs of the same preset, whose files are in ``docs/results``."""
+    folder, rows = ROOT / "docs" / "results" / f"{GAMES[name].env}-quick", []
+    random = Report.load(folder / "random.json")
+    for seed in seeds:
+        dream = Report.load(folder / ("dream.json" if seed == 1 else f"dream-seed-{seed}.json"))
+        rows.append(
+            {
+                "game": name,
+                "env": GAMES[name].env,
+                "observation": GAMES[name].observation,
+                "seed": seed,
+                "steps": dream.real_steps,
+                "scores": scores_of({"random": random, "dream": dream}),
+            }
+        )
+    return rows
+
+
+def at_least_random(row: dict[str, Any], kind: str) -> bool:
+    """Return whether a controller is at or above random actions, within a standard error of the difference."""
+    random, controller = row["scores"]["random"], row["scores"][kind]
+    error = np.hypot(*(one["std"] / one["n"] ** 0.5 for one in (controller, random)))
+    return bool(controller["mean"] >= random["mean"] - error)
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return a row of Markdown for each environment: means over the training seeds, and the lowest of them."""
+    """Return a row of Markdown for each environment: means over the training seeds, and the lowest and highest of them."""
     lines = [
-        "| Environment | Learns from | Random | In dreams | In the game | At least random |",
-        "|---|---|---|---|---|---|",
+        "| Environment | Learns from | Random | In dreams | At least random | In the game | At least random |",
+        "|---|---|---|---|---|---|---|",
     ]
     counts = set[int]()
     for name, game in GAMES.items():
@@ -99,15 +127,19 @@ def table(results: dict[str, Any]) -> str:
         counts.add(len(rows))
         cells = []
         for kind in ("random", "dream", "game"):
-            means = [row["scores"][kind]["mean"] for row in rows if kind in row["scores"]]
+            played = [row for row in rows if kind in row["scores"]]
+            means = [row["scores"][kind]["mean"] for row in played]
             cells.append(f"{np.mean(means):.1f} ({min(means):.1f} to {max(means):.1f})" if means else "")
-        above = sum(map(at_least_random, rows))
-        lines.append(f"| {game.env} | {game.observation} | {' | '.join(cells)} | {above} of {len(rows)} |")
-    minutes = np.array([row["seconds"] / 60 for row in results["rows"]])
+            if kind != "random":
+                above = sum(at_least_random(row, kind) for row in played)
+                cells.append(f"{above} of {len(played)}" if played else "")
+        lines.append(f"| {game.env} | {game.observation} | {' | '.join(cells)} |")
+    minutes = [row["seconds"] / 60 for row in results["rows"] if "seconds" in row]
     n = results["rows"][0]["scores"]["random"]["n"]
     seeds = " or ".join(map(str, sorted(counts)))
     note = f"Mean return of {seeds} training seeds (lowest to highest), n = {n} episodes each; "
-    note += f"{np.median(minutes):.0f} minutes a run (median), {results['hardware']}."
+    note += f"{np.median(minutes):.0f} minutes a run (median) with one worker, {results['hardware']}. "
+    note += "At least random: within a standard error of the difference."
     return "\n".join([*lines, "", note, ""])
 
 
@@ -128,6 +160,7 @@ def main(words: list[str] | None = None) -> None:
     finished = sorted(path.parent.name for path in given.folder.glob("*/report.html"))
     pairs = [(name, int(seed)) for name, _, seed in (folder.rpartition("-") for folder in finished) if name in GAMES]
     rows = [row_of(given.folder, name, seed) for name, seed in pairs]
+    rows += [row for name in DEMOS if name not in dict(pairs) for row in demo_rows(name, given.seeds)]
     results = {"command": "python -m benchmarks.generality", "hardware": hardware(), "rows": rows}
     write_json(RESULT, results)
     print(table(results))

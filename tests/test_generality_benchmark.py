@@ -2,9 +2,11 @@
 
 import pytest
 
-from benchmarks.generality import GAMES, at_least_random, row_of, run_game, table
+from benchmarks.generality import GAMES, ROOT, at_least_random, demo_rows, row_of, run_game, table
 from worldmodel import envs
 from worldmodel.io.files import read_json
+
+DREAMS = ("dream", "dream-seed-2")
 
 
 def row(game, seed, random, dream, evolved, std=4.0):
@@ -26,11 +28,11 @@ def test_environments_of_numbers_can_be_made(name):
     env.close()
 
 
-def test_at_least_random_allows_a_standard_error_and_takes_the_better_controller():
-    assert at_least_random(row("pong", 1, 10, None, 10))
-    assert at_least_random(row("pong", 1, 10, 3, 9))
-    assert not at_least_random(row("pong", 1, 10, 3, 8))
-    assert at_least_random(row("pong", 1, 10, 11, 3))
+def test_at_least_random_allows_a_standard_error_of_the_difference():
+    # two means of 16 episodes, standard deviation 4 each: standard error of their difference 2 ** 0.5
+    assert at_least_random(row("pong", 1, 10, None, 10), "game")
+    assert at_least_random(row("pong", 1, 10, 9, 3), "dream")
+    assert not at_least_random(row("pong", 1, 10, 8, 30), "dream")
 
 
 def test_the_table_has_means_ranges_and_counts():
@@ -42,9 +44,17 @@ def test_the_table_has_means_ranges_and_counts():
         "frames",
         "-19.0 (-20.0 to -18.0)",
         "-21.0 (-21.0 to -21.0)",
+        "1 of 2",
         "-21.0 (-30.0 to -12.0)",
         "1 of 2",
     ]
+
+
+def test_rows_of_the_demo_are_those_of_its_results():
+    rows = demo_rows("take-cover", [1, 2])
+    means = [read_json(ROOT / f"docs/results/doom-take-cover-quick/{name}.json")["mean"] for name in DREAMS]
+    assert [one["scores"]["dream"]["mean"] for one in rows] == means
+    assert {*rows[0]["scores"]} == {"random", "dream"}
 
 
 @pytest.mark.slow
@@ -80,4 +90,4 @@ def test_a_run_is_that_of_the_command_and_is_not_run_again(tmp_path, monkeypatch
     monkeypatch.setattr(generality, "RESULT", tmp_path / "generality.json")
     generality.main(["write", str(tmp_path)])
     assert "Pendulum-v1" in capsys.readouterr().out
-    assert read_json(tmp_path / "generality.json")["rows"] == [found]
+    assert read_json(tmp_path / "generality.json")["rows"] == [found, *demo_rows("take-cover", [1, 2, 3])]
