@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.pretrained import PretrainedAgent, resolve_agent
+from worldmodel.agents.viewer.fidelity import Fidelity
+from worldmodel.io.files import error_context
 from worldmodel.io.paths import folder_path
 from worldmodel.messages import format_number
 from worldmodel.rollouts import Store
@@ -87,18 +89,15 @@ def pull(repo_id: str, out: str | os.PathLike[str], *, revision: str | None = No
     (_, api), out = _hub(), folder_path(out, "out")
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"out must be a new or empty folder, got {out}")
-    draft = out.with_name(f".{out.name}.download")
     with _errors(api, repo_id):
-        kind = _kind(api, repo_id, revision)
+        kind, commit = _contents(api, repo_id, revision)
+        # A draft of its own, so that an interrupted download continues, and never with files of another commit.
+        draft = out.with_name(f".{out.name}.{repo_id.replace('/', '-')}-{commit}.download")
         api.snapshot_download(
-            repo_id,
-            repo_type=REPOSITORIES[kind],
-            revision=revision,
-            local_dir=draft,
-            allow_patterns=list(FILES[kind]),
+            repo_id, repo_type=REPOSITORIES[kind], revision=commit, local_dir=draft, allow_patterns=list(FILES[kind])
         )
     try:
-        _load(Folder(draft, kind))
+        _load(Folder(draft, kind), every_episode=True)
     except ValueError as error:
         shutil.rmtree(draft)
         raise ValueError(f"{repo_id} is not a whole folder of {kind}: {error}") from error
@@ -122,18 +121,19 @@ def _hub() -> tuple[Any, Any]:
     return huggingface_hub, huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
 
 
-def _kind(api: Any, repo_id: str, revision: str | None) -> Kind:
-    """Return what a repository holds."""
+def _contents(api: Any, repo_id: str, revision: str | None) -> tuple[Kind, str]:
+    """Return what a repository holds, and the commit of a revision."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     kind: Kind = "agent"
     try:
-        files = api.list_repo_files(repo_id, repo_type="model", revision=revision)
+        found = api.repo_info(repo_id, repo_type="model", revision=revision)
     except RepositoryNotFoundError:
-        kind, files = "rollouts", api.list_repo_files(repo_id, repo_type="dataset", revision=revision)
-    if (needed := "controller.safetensors" if kind == "agent" else "metadata.json") not in files:
+        kind, found = "rollouts", api.repo_info(repo_id, repo_type="dataset", revision=revision)
+    needed = "controller.safetensors" if kind == "agent" else "metadata.json"
+    if needed not in [file.rfilename for file in found.siblings or ()]:
         raise ValueError(f"{repo_id} holds no {kind}: it has no {needed}")
-    return kind
+    return kind, str(found.sha)
 
 
 def _folder(path: str | os.PathLike[str]) -> Folder:
@@ -155,8 +155,8 @@ def _folder(path: str | os.PathLike[str]) -> Folder:
     )
 
 
-def _load(folder: Folder) -> None:
-    """Load what a folder holds.
+def _load(folder: Folder, every_episode: bool = False) -> None:
+    """Load what a folder holds; of rollouts the index, or every episode.
 
     Raises:
         ValueError: A file is missing or damaged.
@@ -165,12 +165,16 @@ def _load(folder: Folder) -> None:
         store = Store(folder.path)
         if store.damaged or not len(store):
             raise ValueError(next(iter(store.damaged.values()), f"{folder.path} has no episodes"))
+        store.validate_episodes(len(store), "it is not whole")
+        for _ in store.episodes() if every_episode else ():
+            pass
         return
     Agent.load(folder.path)
     if (folder.path / "starts.safetensors").exists():
         StartStates.load(folder.path)
     if (folder.path / "report.json").exists():
         PretrainedAgent(folder.path, folder.path).report()
+    Fidelity.of(folder.path)
 
 
 class _Content(NamedTuple):
@@ -188,7 +192,8 @@ def card(folder: Folder, repo_id: str) -> str:
     """
     name = repo_id.rpartition("/")[2]
     own = folder.path / "README.md"
-    text = own.read_text(encoding="utf-8") if own.exists() else ""
+    with error_context(own):
+        text = own.read_text(encoding="utf-8") if own.exists() else ""
     if text.startswith("---\n"):
         return text
     content = _of_agent(folder.path, name) if folder.kind == "agent" else _of_rollouts(folder.path)
@@ -251,6 +256,8 @@ def _errors(api: Any, repo_id: str) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise ValueError(f"repo_id must be the name of a repository, user/name, got {repo_id!r}") from error
     except (OSError, errors.LocalEntryNotFoundError) as error:
+        if isinstance(error, OSError) and error.filename is not None:  # a file of this machine
+            raise ValueError(f"{error.filename}: {error.strerror}") from error
         raise ValueError(f"the Hub cannot be reached at {api.endpoint}: {error}") from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2"):

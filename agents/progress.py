@@ -21,9 +21,9 @@ if TYPE_CHECKING:  # agents.analysis.verdicts imports torch, which is slow
 
 LEVEL_STYLES = {"good": "", "weak": "yellow", "bad": "red"}
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 """Standard error: progress and errors."""
-answers = Console(highlight=False, soft_wrap=True)
+answers = Console(highlight=False, emoji=False, soft_wrap=True)
 """Standard output: a command's results."""
 
 

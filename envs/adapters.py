@@ -5,6 +5,7 @@ Start reading at `to_pixels` and `to_vector`.
 
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -36,6 +37,10 @@ from worldmodel.envs.wrappers import (
 RGB_ARRAY = "rgb_array"
 
 
+OBSERVATIONS = ("pixels", "vector")
+"""What an environment may show."""
+
+
 class View(NamedTuple):
     """What a standard environment shows; options of `envs.make`."""
 
@@ -48,11 +53,24 @@ class View(NamedTuple):
     frame_size: int = FRAME_SIZE
     """Height and width of the frames in pixels."""
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "View":
+        """Return what the options of an environment that a function makes ask for.
+
+        Raises:
+            ValueError: One is unknown.
+        """
+        for name in options:
+            if name not in cls._fields:
+                expected = ", ".join(cls._fields)
+                raise ValueError(f"a function that makes the environment takes the options {expected}, got {name}")
+        return cls(**options)
+
 
 PIXELS = View()
 
 
-def make_adapted(id: str, action_repeat: int = 1, view: View = PIXELS, **options: Any) -> gymnasium.Env[Any, Any]:
+def make_adapted(id: str, action_repeat: int = 1, view: View = PIXELS, /, **options: Any) -> gymnasium.Env[Any, Any]:
     """Make a Gymnasium environment with standard observations and actions.
 
     Args:
@@ -107,7 +125,9 @@ def adapt(env: gymnasium.Env[Any, Any], action_repeat: int = 1, view: View = PIX
     Raises:
         ValueError: As these functions do.
     """
-    if view.observation != "vector":
+    if view.observation not in OBSERVATIONS:
+        raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {view.observation!r}")
+    if view.observation == "pixels":
         return to_pixels(env, action_repeat, *view[1:])
     if view[1:] != PIXELS[1:]:
         raise ValueError(f"image_key, frame_stack and frame_size need pixels, got observation = {view.observation!r}")

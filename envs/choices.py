@@ -110,5 +110,11 @@ def encode_choices(actions: np.ndarray, space: Choices) -> np.ndarray:
     Raises:
         ValueError: A choice is out of range.
     """
-    choices = (actions - getattr(space, "start", 0)).reshape(len(actions), -1)
-    return ChoiceSpace.of(space).encode(choices.astype(np.int64))
+    if actions.dtype.kind == "f" and not (np.isfinite(actions) & (actions == np.floor(actions))).all():
+        raise ValueError(f"actions must be whole numbers, got {actions}"[:200])
+    numbers, start = ChoiceSpace.of(space), np.reshape(getattr(space, "start", 0), -1)
+    if np.size(actions) != len(actions) * len(numbers.nvec):
+        raise ValueError(
+            f"actions must be (T, {len(numbers.nvec)}) choices below {list(numbers.nvec)}, got {actions.shape}"
+        )
+    return numbers.encode(actions.reshape(len(actions), -1).astype(np.int64) - start)

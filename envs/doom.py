@@ -152,10 +152,7 @@ def start_game(game: Any) -> None:
         game.set_doom_config_path(os.devnull)
         if os.name == "posix":
             launcher, program = Path(folder) / "vizdoom", Path(vizdoom.__file__).parent / "vizdoom"
-            launcher.write_text(
-                LAUNCHER.format(folder=folder, python=sys.executable, parent=os.getpid(), program=program),
-                encoding="utf-8",
-            )
+            launcher.write_text(launcher_script(folder, program, os.getpid()), encoding="utf-8")
             launcher.chmod(0o700)
             game.set_vizdoom_path(str(launcher))
         game.init()

@@ -56,7 +56,7 @@ class ImageFormat(NamedTuple):
             or image.dtype.kind not in kinds + self.dtype.kind
         ):
             raise ValueError(f"observation must be {self.shape} {self.dtype} as in its space, got {_about(image)}")
-        if image.dtype != np.uint8:
+        if image.dtype != np.uint8 or (self.low, self.high) != (0, 255):
             slack = 1e-3 * (self.high - self.low)
             if not ((image >= self.low - slack) & (image <= self.high + slack)).all():
                 found = f"{image.min():g} to {image.max():g}"
@@ -135,7 +135,9 @@ def why_not(space: spaces.Space[Any], frame_stack: int = 1) -> str:
         return f"images must have 1, 3 or 4 channels and at least {MIN_IMAGE_SIDE}x{MIN_IMAGE_SIDE} pixels{hint}"
     if space.dtype == np.uint8:
         return "" if space.high.max() >= MIN_IMAGE_HIGH else "images of bytes must have a bound of 255"
-    if not (np.isfinite([space.low, space.high]).all() and space.low.min() < space.high.max()):
+    with np.errstate(all="ignore"):
+        scale = 255 / (np.float64(space.high.max()) - np.float64(space.low.min()))
+    if not (np.isfinite([space.low, space.high]).all() and 0 < scale < np.inf):
         return "images must have finite bounds, such as 0 and 1: gymnasium.wrappers.TransformObservation"
     return "" if space.dtype.kind in "fiu" else f"images must be numbers, got {space.dtype}"
 

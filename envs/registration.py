@@ -26,8 +26,6 @@ OLDER_IDS = {"envs:FastCarRacing": "FastCarRacing"} | {
 }
 """Ids of this package's environments in older files, and their present form."""
 CAR_RACING_IDS = ("CarRacing", "CarRacing-v3", "FastCarRacing")
-OBSERVATIONS = ("pixels", "vector")
-"""What an environment shows: frames of 64x64 pixels, or its own numbers."""
 UNKNOWN_ENV = "an unknown environment"
 """The environment of a store of imported episodes for which none was named."""
 MAX_ACTION_REPEAT = 1000
@@ -65,8 +63,6 @@ def make(
         ValueError: The id is unknown (the message names the nearest ones), the environment shows no pixels, its action
             space is not supported, or an option is unknown.
     """
-    if observation not in OBSERVATIONS:
-        raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")
     if action_repeat is not None and (type(action_repeat) is not int or not 1 <= action_repeat <= MAX_ACTION_REPEAT):
         raise ValueError(f"action_repeat must be a whole number from 1 to {MAX_ACTION_REPEAT}, got {action_repeat!r}")
     id = _without_own_module(id)

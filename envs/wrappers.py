@@ -56,7 +56,7 @@ def action_kind(space: gymnasium.Space[Any]) -> tuple[str, int]:
 
 
 def resize_frame(image: np.ndarray, crop_bottom: int = 0, size: int = FRAME_SIZE) -> np.ndarray:
-    """Resize an image (H, W, C) uint8 to 64x64 or another size; a smaller pixel is the mean of the area it covers.
+    """Resize an image (H, W, C) uint8 to 64x64 or another size; a pixel of a smaller side is the mean of what it covers.
 
     Args:
         image: uint8. Without a channel axis, or with one channel, it is grey; a fourth channel is dropped. C may be a larger
@@ -71,12 +71,14 @@ def resize_frame(image: np.ndarray, crop_bottom: int = 0, size: int = FRAME_SIZE
         image = image[:-crop_bottom]
     if image.shape[:2] == (size, size):
         return np.array(image, np.uint8)
-    downscale = image.shape[0] >= size and image.shape[1] >= size
-    return cv2.resize(
-        np.ascontiguousarray(image),
-        (size, size),
-        interpolation=cv2.INTER_AREA if downscale else cv2.INTER_LINEAR,
-    )
+    if image.shape[2] > 3:  # cv2 takes the mean of an area of up to four channels
+        frames = [resize_frame(image[..., start : start + 3], 0, size) for start in range(0, image.shape[2], 3)]
+        return np.concatenate(frames, axis=2)
+    image = np.ascontiguousarray(image)
+    smaller = (min(image.shape[1], size), min(image.shape[0], size))
+    if smaller != image.shape[1::-1]:
+        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+    return image if smaller == (size, size) else cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def validate_image(what: str, image: Any) -> np.ndarray:
@@ -109,8 +111,10 @@ def validate_image(what: str, image: Any) -> np.ndarray:
     return image
 
 
-def rescale_actions(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def rescale_actions(actions: np.ndarray, low: np.ndarray, high: np.ndarray, whole: bool = False) -> np.ndarray:
     """Map actions (T, ...) linearly from finite bounds to (T, n) float32 in [-1, 1].
+
+    Each of ``whole`` numbers maps to the middle of its share of [-1, 1] (`RescaleBoxAction`).
 
     Raises:
         ValueError: The actions have another size, or one is out of bounds.
@@ -120,12 +124,14 @@ def rescale_actions(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> n
     if values.size != len(values) * size:
         raise ValueError(f"actions must have shape (T, {size}), got {values.shape}")
     values, low, high = values.reshape(len(values), size), low.reshape(size), high.reshape(size)
-    slack = 1e-3 * (high - low)  # half precision
+    slack = 0 if whole else 1e-3 * (high - low)  # half precision
     if not ((values >= low - slack) & (values <= high + slack)).all():
         bounds = f"from {low.tolist()} to {high.tolist()}"
         raise ValueError(
             f"actions must be {bounds}, got {values.min(axis=0).tolist()} to {values.max(axis=0).tolist()}"
         )
+    if whole:
+        low, high = low - 0.5, high + 0.5
     if not ((low == -1) & (high == 1)).all():
         values = 2 * (values - low) / np.where(high > low, high - low, 1) - 1
     return values.clip(-1, 1).astype(np.float32)
@@ -172,9 +178,9 @@ class VectorObservation(StandardEnv, gymnasium.ObservationWrapper[Any, Any, Any]
     def observation(self, observation: Any) -> np.ndarray:
         """Flatten an observation; its numbers must be finite in single precision."""
         if isinstance(self.space, spaces.Box):  # of any dtype
-            vector = np.asarray(observation, np.float32).reshape(-1)
+            vector = np.array(observation, np.float32).reshape(-1)  # a copy: an environment may reuse its array
         else:
-            vector = np.asarray(spaces.flatten(self.space, observation), np.float32)
+            vector = np.array(spaces.flatten(self.space, observation), np.float32)
         if vector.shape != self.observation_space.shape or not np.isfinite(vector).all():
             expected = f"{self.observation_space.shape} finite numbers as in {summarize_space(self.space)}"
             raise ValueError(f"observation must be {expected}, got {vector.shape}: {str(vector)[:40]}")
@@ -260,7 +266,7 @@ class RescaleBoxAction(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructor
         space = env.action_space
         assert isinstance(space, spaces.Box)
         self.low, self.high = space.low.astype(np.float64), space.high.astype(np.float64)
-        self.shape, self.dtype, self.whole = space.shape, space.dtype, space.dtype.kind in "iu"
+        self.shape, self.dtype, self.whole = space.shape, space.dtype, space.dtype.kind in "biu"
         if not (space.is_bounded() and (self.high - self.low <= MAX_WIDTH).all()):
             cure = "wrap it in gymnasium.wrappers.RescaleAction or TransformAction"
             raise ValueError(f"a Box of actions must have finite bounds, got {summarize_space(space)}: {cure}")
@@ -268,7 +274,7 @@ class RescaleBoxAction(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructor
 
     def standard_actions(self, actions: np.ndarray) -> np.ndarray:
         """Map actions (T, ...) within the environment's bounds to (T, n) in [-1, 1]."""
-        return rescale_actions(actions, self.low, self.high)
+        return rescale_actions(actions, self.low, self.high, self.whole)
 
     def action(self, action: np.ndarray) -> np.ndarray:
         """Map an action to the environment's bounds."""
@@ -292,7 +298,7 @@ class ZeroBasedDiscrete(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructo
 
     def standard_actions(self, actions: np.ndarray) -> np.ndarray:
         """Subtract the environment's first action number."""
-        return actions - self.start
+        return actions.astype(np.int64) - self.start
 
     def action(self, action: Any) -> int:
         """Add the environment's first action number."""

@@ -31,6 +31,7 @@ from worldmodel.rollouts.policy.actors import BatchedPolicy
 from worldmodel.rollouts.policy.policies import Policy, policy_name, resolve_policy
 from worldmodel.rollouts.rollout_tasks import RolloutTask, run_rollout_task
 from worldmodel.rollouts.runner import EpisodeError, EpisodeResult, play
+from worldmodel.rollouts.store.conversion import ActionKind
 from worldmodel.rollouts.store.minari_index import write_minari_index
 from worldmodel.rollouts.store.shards import FORMAT, shard_bytes
 from worldmodel.rollouts.store.store import Store, validate_metadata
@@ -39,6 +40,8 @@ from worldmodel.validation import validate_optional_positive_int, validate_optio
 
 logger = logging.getLogger(__name__)
 MAX_EPISODES_PER_SHARD = 10
+ENDLESS = 1_000
+"""Number of frames of an episode in estimates, if nothing limits it."""
 PROBE_STEPS = 60
 WORKER_STARTUP_S = 5.0
 """Seconds until worker processes have imported torch and opened their environments."""
@@ -51,6 +54,10 @@ class CollectTask(NamedTuple):
     rollouts: RolloutTask
     return_files: bool
     """Whether to return shards instead of writing them: the machines of a cluster may have no common disk."""
+    kind: ActionKind
+    """Kind of the actions of all episodes."""
+    observation_shape: tuple[int, ...]
+    """Shape of their observations."""
 
 
 class CollectResult(NamedTuple):
@@ -142,6 +149,8 @@ def collect(
                 folder / "shards",
                 task._replace(seeds=[episode_seed(seed, index) for index in block], first_index=block.start),
                 return_files=backend != "loky",
+                kind=ActionKind.of(space),
+                observation_shape=observation_shape,
             )
             for block in _missing_blocks(Store(folder), start, episodes, episodes_per_shard)
         ]
@@ -209,12 +218,31 @@ def run_collect_task(task: CollectTask) -> CollectResult:
         results, message = run_rollout_task(task.rollouts).episodes, ""
     except EpisodeError as error:
         results, message = error.episodes, str(error)
+    try:
+        for index, result in enumerate(results, task.rollouts.first_index):
+            if result is not None and result.episode is not None:
+                _validate_spaces(result.episode.at(index), task)
+    except ValueError as error:
+        results, message = [*results[: index - task.rollouts.first_index]], str(error)
     shards = {f"{run[0].index:06d}.h5": shard_bytes(run) for run in _consecutive(task.rollouts.first_index, results)}
     if not task.return_files:
         for name, content in shards.items():
             write_bytes(task.folder / name, content)
     steps = sum(result.length for result in results if result is not None)
     return CollectResult(steps, shards if task.return_files else {}, message)
+
+
+def _validate_spaces(episode: Episode, task: CollectTask) -> None:
+    """Check that an episode has the spaces of the store: an environment may have others each time it is made.
+
+    Raises:
+        ValueError: It has other actions or observations.
+    """
+    task.kind.validate(episode)
+    if (found := episode.frames.shape[1:]) != task.observation_shape:
+        raise ValueError(
+            f"episode {episode.index}: observations must be {task.observation_shape} in all instances, got {found}"
+        )
 
 
 def _consecutive(first: int, episodes: Sequence[EpisodeResult | None]) -> list[list[Episode]]:
@@ -323,6 +351,8 @@ class CollectionEstimate:
     """Seconds until workers start to play."""
     frame_source: str = ""
     """What the frames show (`worldmodel.envs.adapters.frame_source`)."""
+    has_limit: bool = True
+    """Whether the number of steps of an episode is limited."""
 
     def __str__(self) -> str:
         """Return one line."""
@@ -331,6 +361,7 @@ class CollectionEstimate:
         return (
             f"up to {self.steps:,} steps, about {time} and {max(self.bytes / 1e6, 1):,.0f} MB "
             f"({self.free_bytes / 1e9:,.1f} GB free)"
+            + ("" if self.has_limit else f"; {ENDLESS:,} steps an episode are assumed: collect.max_steps limits them")
         )
 
 
@@ -346,7 +377,7 @@ def estimate_collection(
 ) -> CollectionEstimate:
     """Measure a few steps and estimate what `collect` with these arguments takes if no episode ends early.
 
-    An environment without a time limit counts as 1,000 frames an episode.
+    An environment without a time limit counts as `ENDLESS` frames an episode.
 
     Raises:
         ValueError: An argument is out of range, or the environment cannot be played.
@@ -359,7 +390,8 @@ def estimate_collection(
     action_repeat = int(options.get("action_repeat", 1) or 1)
     time_limit = getattr(environment.spec, "max_episode_steps", None)  # counted in frames
     limit = min(max_steps or math.inf, -(-time_limit // action_repeat) if time_limit else math.inf)
-    limit = int(limit) if limit < math.inf else -(-1000 // action_repeat)
+    has_limit = limit < math.inf
+    limit = int(limit) if has_limit else -(-ENDLESS // action_repeat)
     play(environment, policy, seed, max_steps=2)  # excludes one-time work, such as loading fonts
     started = time.monotonic()
     probe = play(environment, policy, seed, max_steps=min(PROBE_STEPS, limit))
@@ -373,4 +405,4 @@ def estimate_collection(
     free_bytes = shutil.disk_usage(existing_folder).free
     startup_s = WORKER_STARTUP_S if workers > 1 else 0.0
     shown = frame_source(environment)
-    return CollectionEstimate(seconds * steps / cores, size * steps, steps, free_bytes, startup_s, shown)
+    return CollectionEstimate(seconds * steps / cores, size * steps, steps, free_bytes, startup_s, shown, has_limit)

@@ -93,7 +93,7 @@ def open_env(env: PortableEnv, options: dict[str, Any]) -> gymnasium.Env[Any, An
     except (Exception, SystemExit) as error:
         raise ValueError(f"{_name(env)} fails to make an environment: {describe_error(error)}") from error
     try:
-        return adapt(environment, view=View(**{name: options[name] for name in View._fields if name in options}))
+        return adapt(environment, view=View.of(options))
     except ValueError as error:
         if _is_env(environment):
             _close([environment])

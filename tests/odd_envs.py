@@ -214,6 +214,8 @@ CASES = {  # name: (function that makes it, or its arguments; expectation; optio
     "stack": ({"space": box(20, 32, 4)}, WORKS, {"frame_stack": 4}),
     "stack-of-colours": ({"space": box(20, 32, 12)}, WORKS, {"frame_stack": 4}),
     "stack-first": ({"space": box(2, 20, 32, 3)}, WORKS, {"frame_stack": 2}),
+    "atari-stack": ({"space": box(4, 84, 84)}, WORKS, {"frame_stack": 4}),
+    "large-stack-of-colours": ({"space": box(3, 210, 160, 3)}, WORKS, {"frame_stack": 3, "frame_size": 96}),
     "stack-of-floats": ({"space": box(4, 20, 32, dtype=np.float32, high=1)}, WORKS, {"frame_stack": 4}),
     "frames-of-96": ({}, WORKS, {"frame_size": 96}),
     "stacks-of-128": ({"space": box(4, 20, 32)}, WORKS, {"frame_size": 128, "frame_stack": 4}),

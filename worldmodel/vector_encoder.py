@@ -18,8 +18,8 @@ from worldmodel.validation import constructor_repr, validate_positive_int
 
 LATENT_RANGE = 1e4
 """Largest absolute latent. Numbers that the data did not have stay in the range of half precision."""
-MIN_RELATIVE_STD = 1e-5
-"""Standard deviation, as a fraction of the mean, below which a number is constant in the data."""
+MIN_RELATIVE_STD = 10 * float(np.finfo(np.float32).eps)
+"""Standard deviation, as a fraction of the mean, below which a number is constant in the data (float32 rounding)."""
 POSTERIOR_SCALE = 2.0**-24
 """Standard deviation of the posterior: the rounding of single precision. A Normal needs one above zero."""
 PICTURE_SIZE = 64
@@ -95,7 +95,8 @@ class VectorEncoder(nn.Module):
         encoder = cls(shape[0])
         encoder.mean.copy_(torch.from_numpy(mean := _mean(store, lambda frames: frames)))
         std = np.sqrt(_mean(store, lambda frames: (frames - mean) ** 2))
-        constant = std <= MIN_RELATIVE_STD * np.abs(mean)
+        constant = (std <= MIN_RELATIVE_STD * np.abs(mean)) | (std < np.finfo(np.float32).tiny)
+        std[~constant & (std == 1)] = np.nextafter(np.float32(1), np.float32(2))  # the scale 1 stands for a constant
         encoder.scale.copy_(torch.from_numpy(np.where(constant, 1.0, std)))
         return encoder
 

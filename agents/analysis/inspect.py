@@ -74,6 +74,8 @@ def _describe_run(path: Path) -> list[tuple[str, str]]:
         controller = path / f"evolve-{where}" / "controller.safetensors"
         if controller.exists():
             rows += [(f"evolved in the {where}", str(controller))]
+    if (clone := path / "clone" / "controller.safetensors").exists():
+        rows += [("imitates", str(clone))]
     rows += [(f"time, {name}", duration(seconds)) for name, seconds in run.timings().items()]
     return rows + [(f"score, {name}", str(report)) for name, report in run.reports().items()]
 

@@ -90,8 +90,8 @@ def clone_actions(
     inputs, actions = _samples(world, latents, training)
     fitted = _fit(controller, inputs, actions, world)
     inputs, expected = _samples(world, latents, validation)
-    chooses, constant = world.discrete or bool(world.nvec), actions.mean(dim=0)
-    constant = world.squash(constant - 0.5) if chooses else constant
+    chooses = world.discrete or bool(world.nvec)
+    constant = _most_frequent(actions) if chooses else actions.mean(dim=0)
     error, baseline = (_error(action, expected, chooses) for action in (world.squash(fitted(inputs)), constant))
     return Clone(fitted, error, baseline, len(training), len(validation), len(expected), chooses)
 
@@ -101,6 +101,12 @@ def _samples(world: WorldModel, latents: EncodedDataset, episodes: np.ndarray) -
     chosen = [latents.episode(int(index)) for index in episodes[:: max(1, -(-len(episodes) // EPISODES))]]
     inputs = torch.cat([episode_inputs(world, episode)[:-1] for episode in chosen])
     return inputs, torch.from_numpy(np.concatenate([episode.action for episode in chosen]))
+
+
+def _most_frequent(actions: Tensor) -> Tensor:
+    """Return the most frequent row of actions (steps, actions)."""
+    rows, counts = actions.unique(dim=0, return_counts=True)
+    return rows[counts.argmax()]
 
 
 def _error(actions: Tensor, expected: Tensor, chooses: bool) -> float:

@@ -24,7 +24,9 @@ def open_recording(path: str) -> Store:
     folder = expand(path)
     for store in (folder / "rollouts", folder):
         if (store / "metadata.json").exists():
-            return Store(store)
+            found = Store(store)
+            found.validate_episodes(len(found), "collect or record them again")
+            return found
     parts = [str(folder / name) for name in ("game", "dream") if (folder / name).is_dir()]
     hint = f"; it is a recording: choose {' or '.join(parts)}" if parts else ""
     raise ValueError(f"from must be a run folder or a store of rollouts, got {path}{hint}")

@@ -107,6 +107,15 @@ def make_policy(name: str, env_options: dict[str, Any]) -> Policy:
     return parts[0] if len(parts) == 1 else rollouts.MixturePolicy(*parts)
 
 
+def _store_of(run: Run) -> rollouts.Store:
+    """Return the rollouts of a run; a line says how many of their shards cannot be read."""
+    store = run.store()
+    if store.damaged:
+        reason = next(iter(store.damaged.values()))
+        console.print(f"{len(store.damaged)} damaged shards are left out: {reason}", markup=False)
+    return store
+
+
 def train_vae(
     run: Run,
     settings: RunConfig,
@@ -123,7 +132,7 @@ def train_vae(
         into: Run whose folder gets the VAE. None: ``run``.
         before: VAE whose training continues. None: a new one.
     """
-    store, section, split_seed = run.store(), settings.vae, None if seed is None else settings.seed
+    store, section, split_seed = _store_of(run), settings.vae, None if seed is None else settings.seed
     if len(store.observation_shape) == 1:
         return _standardize(run, store, into or run)
     seed = settings.seed if seed is None else seed
@@ -218,7 +227,7 @@ def train_memory(
     """
     section, split_seed = settings.memory, None if seed is None else settings.seed
     seed = settings.seed if seed is None else seed
-    store, vae, own, into = run.store(), vae or run.vae(), into is None, into or run
+    store, vae, own, into = _store_of(run), vae or run.vae(), into is None, into or run
     density = section.density | {"input_size": vae.latent_dim + store.action_dim, "output_size": vae.latent_dim}
     with torch.device("meta"):  # reports a memory that is too large before the frames are encoded
         validate_fits_in_ram(build_memory(density))

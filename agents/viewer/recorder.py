@@ -12,7 +12,8 @@ from worldmodel import WorldModel
 from worldmodel.io.files import fingerprint
 from worldmodel.rollouts.episode import Episode
 from worldmodel.rollouts.store.append import append, opened
-from worldmodel.rollouts.store.write import DREAM_ENV_ID, ActionKind, store_metadata
+from worldmodel.rollouts.store.conversion import ActionKind
+from worldmodel.rollouts.store.write import DREAM_ENV_ID, store_metadata
 
 POLICY = "person"
 """Policy in the metadata of a recording."""

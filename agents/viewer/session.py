@@ -276,7 +276,8 @@ class Session:
         if not facts["over"]:
             facts = self._dream_step()
         if facts["real"] is not None and not facts["real"]["over"]:
-            facts = facts | {"real": self._game_step(facts["real"]["total"])}
+            facts = facts | {"real": (real := self._game_step(facts["real"]["total"]))}
+            facts |= {"notice": real.pop("notice")} if "notice" in real else {}
         self.facts = facts
         self._record_frame()
 
@@ -302,7 +303,11 @@ class Session:
         assert self._env is not None and self._observation is not None
         before = self._observation
         action = self._env_action(self.action)
-        frame, reward, terminated, truncated, _ = self._env.step(action)
+        try:
+            frame, reward, terminated, truncated, _ = self._env.step(action)
+        except Exception as error:
+            self._takes.rewind(0)  # it ends the episode of the game
+            return {"reward": 0.0, "total": total, "over": True, "notice": f"The real game failed: {error}"}
         self._observation, self.reality = frame, self.scene.world.draw_observations(frame[None])[0]
         if self.controller == YOU:
             self._takes.add("game", before, action, float(reward), frame, bool(terminated), bool(truncated))

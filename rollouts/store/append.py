@@ -5,9 +5,10 @@ from typing import Any
 
 from worldmodel.io.files import locked, write_bytes
 from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.store.conversion import ActionKind
 from worldmodel.rollouts.store.shards import shard_bytes
 from worldmodel.rollouts.store.store import Store
-from worldmodel.rollouts.store.write import ActionKind, validate_new, write_index, write_store
+from worldmodel.rollouts.store.write import validate_new, write_index, write_store
 
 TIMEOUT_S = 10.0
 """Seconds that a process waits for another one that writes to the same store."""

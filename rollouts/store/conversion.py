@@ -1,17 +1,92 @@
 """Convert the fields of episodes from elsewhere to those of a store, and check them. Start reading at `to_episode`."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium import spaces
 
-from worldmodel.envs.env_checker import MAX_FLOAT32
+from worldmodel.envs.choices import ChoiceSpace
+from worldmodel.envs.env_checker import MAX_FLOAT32, iter_wrappers
 from worldmodel.envs.images import is_frame_shape
-from worldmodel.envs.wrappers import MAX_ACTIONS, resize_frame, validate_image
+from worldmodel.envs.wrappers import MAX_ACTIONS, MAX_NUMBERS, action_kind, resize_frame, validate_image
+from worldmodel.rollouts.env_cache import make_portable, open_env
 from worldmodel.rollouts.episode import Episode
 
 FIELDS = ("frames", "actions", "rewards", "terminated", "truncated")
 """Fields of an episode, in the order of a tuple."""
+
+
+class ActionKind(NamedTuple):
+    """Kind of the actions of all episodes of a store."""
+
+    discrete: bool
+    size: int
+    """Size of a Box action, or number of discrete actions; 0: unknown."""
+    nvec: tuple[int, ...] = ()
+    """Number of options of each choice of a Box that holds choices."""
+
+    @classmethod
+    def of(cls, space: spaces.Space[Any]) -> "ActionKind":
+        """Return the kind of an action space."""
+        kind, size = action_kind(space)
+        return cls(kind == "discrete", size, space.nvec if isinstance(space, ChoiceSpace) else ())
+
+    @classmethod
+    def first(cls, episode: Episode, known: "ActionKind | None" = None) -> "ActionKind":
+        """Return the kind that an episode's actions have, without the number of discrete actions; ``known`` if given."""
+        discrete = episode.actions.ndim == 1
+        return known or cls(discrete, 0 if discrete else episode.actions.shape[1])
+
+    def validate(self, episode: Episode) -> None:
+        """Check an episode's actions.
+
+        Raises:
+            ValueError: They are of another kind.
+        """
+        actions = episode.actions
+        fits = (actions.ndim == 1) == self.discrete
+        if not fits or (int(actions.max()) >= self.size > 0 if self.discrete else actions.shape[1] != self.size):
+            found = f"{about(actions)} up to {actions.max()}"
+            raise ValueError(f"episode {episode.index}: actions must be {self}, got {found}")
+
+    def __str__(self) -> str:
+        """Return a description for messages."""
+        if self.discrete:
+            return f"whole numbers from 0 to {self.size - 1}" if self.size else "whole numbers from 0"
+        return f"(T, {self.size}) floats"
+
+
+class Conventions(NamedTuple):
+    """Frames and actions of an environment, as other programs record them."""
+
+    kind: ActionKind | None = None
+    """Kind of the standard actions. None: unknown."""
+    shape: tuple[int, ...] = ()
+    """Shape of an observation. Empty: unknown."""
+    standard_frame: Callable[[np.ndarray], np.ndarray] = resize_frame
+    """Resizes a frame as the environment's wrappers do."""
+    standard_actions: Callable[[np.ndarray], np.ndarray] | None = None
+    """Maps actions of the game to those of its wrappers. None: they are standard already."""
+
+
+def conventions_of(env: str, env_options: dict[str, Any]) -> Conventions:
+    """Return the conventions of an environment.
+
+    Raises:
+        ValueError: The environment cannot be made.
+    """
+    environment = open_env(make_portable(env), env_options)
+    try:
+        layers: list[Any] = list(iter_wrappers(environment))
+        frames = [layer.standard_frame for layer in layers if hasattr(type(layer), "standard_frame")]
+        actions = [layer.standard_actions for layer in layers if hasattr(type(layer), "standard_actions")]
+        shape = environment.observation_space.shape or (0,)
+        resize = partial(resize_frame, size=shape[0]) if len(shape) == 3 else resize_frame
+        return Conventions(ActionKind.of(environment.action_space), shape, *frames or [resize], *actions)
+    finally:
+        environment.close()
 
 
 def to_episode(
@@ -76,6 +151,8 @@ def to_frames(images: Any, to_frame: Callable[[np.ndarray], np.ndarray] = resize
         ValueError: They are not images, or not finite.
     """
     if isinstance(images, np.ndarray) and images.ndim == 2 and images.dtype.kind == "f" and images.shape[1]:
+        if images.shape[1] > MAX_NUMBERS:
+            raise ValueError(f"frames must be images, or vectors of up to {MAX_NUMBERS:,} numbers, got {about(images)}")
         if not (np.abs(images) <= MAX_FLOAT32).all():
             raise ValueError(f"frames must be finite and below {MAX_FLOAT32:.2g}, got others in {about(images)}")
         return images.astype(np.float32)

@@ -13,8 +13,9 @@ from worldmodel.io.files import fingerprint
 from worldmodel.io.paths import folder_path
 from worldmodel.rollouts.dream import Dreams
 from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.store.conversion import ActionKind
 from worldmodel.rollouts.store.store import Store
-from worldmodel.rollouts.store.write import DREAM_ENV_ID, ActionKind, store_metadata, write_store
+from worldmodel.rollouts.store.write import DREAM_ENV_ID, store_metadata, write_store
 
 
 def write_dreams(dreams: Dreams, world: WorldModel, out: str | os.PathLike[str]) -> Store:

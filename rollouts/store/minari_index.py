@@ -23,6 +23,8 @@ not JPEG. (Minari compares this text with the versions it supports.)"""
 MINARI_FOLDER = "minari-v0"
 FRAMES_ENV_ID = "worldmodel/Frames-v0"
 """Id in Minari's specification of an environment that `envs.make` makes."""
+OURS = "worldmodel"
+"""Key in Minari's metadata of what it does not keep: the choices of actions, and the shape of standard observations."""
 NAMESPACE = re.compile(r"[-_\w][-_\w/]*[-_\w]")
 """Folder names that Minari accepts above a dataset; with another name its listing fails for all datasets."""
 
@@ -76,6 +78,7 @@ def write_minari_index(store: EpisodeStore, metadata: dict[str, Any], space: Any
         "total_episodes": len(store),
         "total_steps": sum(store.lengths),
         "dataset_size": round(sum(shard.path.stat().st_size for shard in store.shards) / 1e6, 1),
+        OURS: {"nvec": metadata.get("nvec", []), "observation_shape": store.observation_shape},
         "description": f"{len(store)} episodes of {store.env}, observations {store.observation_shape}",
     }
     if can_be_made:

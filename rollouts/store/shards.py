@@ -15,6 +15,7 @@ import numpy as np
 from isal import isal_zlib
 
 from worldmodel.envs.images import is_frame_shape
+from worldmodel.envs.wrappers import MAX_ACTIONS
 from worldmodel.rollouts.episode import FRAME, Episode
 
 FORMAT = 1
@@ -192,7 +193,7 @@ class Reader:
         if key not in self._cache:
             try:
                 with h5py.File(shard.path, "r") as file:
-                    self._cache[key] = _read_meta(file[f"episode_{shard.first + number}"])
+                    self._cache[key] = _read_meta(_member(file, f"episode_{shard.first + number}"))
             except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"{shard.path} cannot be read: {error}") from None
             if len(self._cache) > MAX_CACHED_EPISODES:
@@ -224,7 +225,7 @@ class Reader:
     def _vectors(self, shard: Shard, number: int) -> np.ndarray:
         try:
             with h5py.File(shard.path, "r") as file:
-                group = file[f"episode_{shard.first + number}"]
+                group = _member(file, f"episode_{shard.first + number}")
                 return _read_numbers(group, "observations", shard.lengths[number] + 1).astype(np.float32)
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"{shard.path} cannot be read: {error}") from None
@@ -255,10 +256,24 @@ def _decompress(compressed: bytes, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
+def _member(group: h5py.Group, name: str) -> Any:
+    """Return a group or a dataset that is stored in this very file: a file from elsewhere must not show others.
+
+    Raises:
+        ValueError: It is a link to another file, or its data are in one.
+    """
+    if isinstance(group.get(name, getlink=True), h5py.HardLink):
+        found = group[name]
+        if isinstance(found, h5py.Group) or not (found.external or found.is_virtual):
+            return found
+    raise ValueError(f"{name} is not stored in the file itself")
+
+
 def _read_numbers(group: h5py.Group, name: str, steps: int) -> np.ndarray:
-    """Read a dataset of ``steps`` finite numbers, after checking its size against the bytes stored."""
-    dataset = group[name]
-    if len(dataset) != steps or dataset.dtype.kind not in "biuf":
+    """Read a dataset of ``steps`` finite numbers, or rows of them, after checking its size against the bytes stored."""
+    dataset = _member(group, name)
+    width = math.prod(dataset.shape[1:])
+    if len(dataset) != steps or dataset.dtype.kind not in "biuf" or dataset.ndim > 2 or width > MAX_ACTIONS:
         raise ValueError(f"{name} must be {steps} numbers, got {dataset.shape} {dataset.dtype}")
     if dataset.nbytes > MAX_COMPRESSION_RATIO * dataset.id.get_storage_size():
         raise ValueError(f"{name} of shape {dataset.shape} is missing from the file")
@@ -269,7 +284,7 @@ def _read_numbers(group: h5py.Group, name: str, steps: int) -> np.ndarray:
 
 
 def _read_meta(group: h5py.Group) -> EpisodeMeta:
-    observations, chunk_locations = group["observations"], np.zeros((0, 2), np.int64)
+    observations, chunk_locations = _member(group, "observations"), np.zeros((0, 2), np.int64)
     size, count = 1, len(observations)
     if observations.ndim > 2:
         size, chunk_locations = _chunk_locations(group)

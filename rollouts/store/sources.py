@@ -17,29 +17,25 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 
 from worldmodel.envs.choices import Choices, ChoiceSpace, encode_choices
-from worldmodel.envs.env_checker import iter_wrappers
 from worldmodel.envs.registration import imported_module
 from worldmodel.envs.wrappers import rescale_actions, resize_frame
 from worldmodel.io.files import error_context, read_jsonl
 from worldmodel.io.paths import expand, folder_path
 from worldmodel.messages import did_you_mean
-from worldmodel.rollouts.env_cache import make_portable, open_env
-from worldmodel.rollouts.episode import Episode
-from worldmodel.rollouts.store.conversion import FIELDS, to_episode, to_frames
-from worldmodel.rollouts.store.minari_index import FRAMES_ENV_ID
+from worldmodel.rollouts.episode import FRAME, Episode
+from worldmodel.rollouts.store.conversion import FIELDS, ActionKind, Conventions, conventions_of, to_episode
+from worldmodel.rollouts.store.minari_index import FRAMES_ENV_ID, OURS
 from worldmodel.rollouts.store.store import Store
-from worldmodel.rollouts.store.write import ActionKind, store_metadata, validated_options, write_store
+from worldmodel.rollouts.store.write import discrete_kind, store_metadata, validated_options, write_store
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
-from worldmodel.validation import validate_optional_positive_int
 
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 TABLES = (".csv", ".jsonl")
@@ -49,32 +45,21 @@ TIME_LIMIT = 1_000
 LAYOUTS = "frames, actions, rewards, terminated; obs, action; or observations, actions, rewards, terminals"
 
 
-@dataclass(frozen=True)
-class Conventions:
-    """Frames and actions of an environment, as other programs record them."""
-
-    kind: ActionKind | None = None
-    """Kind of the standard actions. None: unknown."""
-    standard_frame: Callable[[np.ndarray], np.ndarray] = resize_frame
-    """Resizes a frame as the environment's wrappers do."""
-    standard_actions: Callable[[np.ndarray], np.ndarray] | None = None
-    """Maps actions of the game to those of its wrappers. None: they are standard already."""
-
-
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Episodes of another program."""
 
     items: Sequence[Any]
     """Files, or numbers of episodes."""
-    read: Callable[[Any, Callable[[np.ndarray], np.ndarray]], dict[str, Any]]
-    """Reads the fields of an item's episode; its second argument resizes a frame."""
+    read: Callable[[Any], dict[str, Any]]
+    """Reads the fields of an item's episode."""
     identity: Any
     """What changes when an episode does: names, sizes and times of files."""
     env: str | None = None
     """Id of the environment, if the source names one."""
     env_options: dict[str, Any] | None = None
     conventions: Conventions = Conventions()
+    is_standard: bool = False
+    """Whether frames and actions are already those of wrappers, as in a store."""
 
 
 @shows_progress("import", "episodes")
@@ -100,7 +85,7 @@ def import_from(
         out: Path of the store; a new or empty folder, or that of an interrupted call with the same source.
         env: Id for `envs.make` of the environment of the episodes; their actions, in the units of its game, are then mapped to
             [-1, 1]. None: that of a Minari dataset, else unknown, and the actions are in [-1, 1] or whole numbers from 0.
-        env_options: Further arguments of `envs.make`.
+        env_options: Further arguments of `envs.make`; without ``env``, beside those of a Minari dataset.
         num_actions: Number of discrete actions. None: that of the environment, else the largest action plus one.
         reward: Reward of every step of an episode without rewards.
         terminated: Whether episodes that do not say so terminated.
@@ -111,15 +96,17 @@ def import_from(
             what came), or the folder holds something else.
     """
     report, folder = callback(progress), folder_path(out, "out")
-    validate_optional_positive_int(num_actions=num_actions)
+    given_kind = discrete_kind(num_actions)
     found, options = open_source(source), validated_options(env_options)
-    conventions = conventions_of(env, options) if env else _conventions_of_source(found)
-    if num_actions:
-        conventions = Conventions(
-            ActionKind(True, num_actions), conventions.standard_frame, conventions.standard_actions
-        )
+    options = options if env else (found.env_options or {}) | options
+    conventions = conventions_of(env, options) if env else _conventions_of_source(found, options)
+    if found.is_standard:
+        own = found.conventions
+        conventions = Conventions(conventions.kind, conventions.shape or own.shape, own.standard_frame)
+    if given_kind:
+        conventions = conventions._replace(kind=given_kind)
     name = Path(source).name
-    metadata = store_metadata(env or found.env, options if env else found.env_options or {}, f"import of {name}")
+    metadata = store_metadata(env or found.env, options, f"import of {name}")
     given = [found.identity, metadata, num_actions, reward, terminated]
     digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -128,7 +115,8 @@ def import_from(
             report(done, len(found.items), "")
             yield _episode(found, item, conventions, reward, terminated)
 
-    store = write_store(episodes, folder, metadata, conventions.kind, {"name": os.fspath(source), "digest": digest})
+    begun = {"name": str(path.resolve()) if (path := expand(source)).exists() else os.fspath(source), "digest": digest}
+    store = write_store(episodes, folder, metadata, conventions.kind, conventions.shape, begun)
     report(len(store), len(store), "")
     return store
 
@@ -137,7 +125,7 @@ def _episode(source: Source, item: Any, conventions: Conventions, reward: float,
     """Read an episode, and fill in what its source does not say."""
     name = str(item) if isinstance(item, Path) else f"episode {item}"
     try:
-        fields = source.read(item, conventions.standard_frame)
+        fields = source.read(item)
         if "actions" in fields and conventions.standard_actions is not None:
             fields["actions"] = conventions.standard_actions(np.asarray(fields["actions"]))
     except (ValueError, TypeError) as error:
@@ -147,32 +135,15 @@ def _episode(source: Source, item: Any, conventions: Conventions, reward: float,
     return to_episode(fields, name, conventions.standard_frame)
 
 
-def conventions_of(env: str, env_options: dict[str, Any]) -> Conventions:
-    """Return the conventions of an environment.
-
-    Raises:
-        ValueError: The environment cannot be made.
-    """
-    environment = open_env(make_portable(env), env_options)
-    try:
-        layers: list[Any] = list(iter_wrappers(environment))
-        frames = [layer.standard_frame for layer in layers if hasattr(type(layer), "standard_frame")]
-        actions = [layer.standard_actions for layer in layers if hasattr(type(layer), "standard_actions")]
-        shape = environment.observation_space.shape or (0,)
-        resize = partial(resize_frame, size=shape[0]) if len(shape) == 3 else resize_frame
-        return Conventions(ActionKind.of(environment.action_space), *frames or [resize], *actions)
-    finally:
-        environment.close()
-
-
-def _conventions_of_source(source: Source) -> Conventions:
+def _conventions_of_source(source: Source, options: dict[str, Any]) -> Conventions:
     """Return the conventions of the environment that a source names, if it can be made without an import; else its own."""
     if source.env and source.conventions.standard_actions is not None and not imported_module(source.env):
         try:
-            return conventions_of(source.env, source.env_options or {})
+            return conventions_of(source.env, options)
         except ValueError:  # it is not installed here
             pass
-    return source.conventions
+    resize = partial(resize_frame, size=options.get("frame_size", FRAME[0]))
+    return source.conventions._replace(standard_frame=resize)
 
 
 def open_source(source: str | os.PathLike[str]) -> Source:
@@ -187,16 +158,16 @@ def open_source(source: str | os.PathLike[str]) -> Source:
     files = sorted([path] if path.is_file() else filter(Path.is_file, path.rglob("*")), key=_natural)
     items, used = list[Path](), list[Path]()
     for file in files:
-        if file.suffix == ".npz" or file.suffix in VIDEOS:
+        if file.suffix.lower() in (".npz", *VIDEOS):
             items.append(file)
             used += [file, *(table for suffix in TABLES if (table := file.with_suffix(suffix)).is_file())]
-        elif file.name == "actions.npy":
+        elif file.name in ("frames.npy", "actions.npy") and file.parent not in items[-1:]:
             items.append(file.parent)
             used += [one for one in files if one.parent == file.parent and one.suffix == ".npy"]
     if not items:
         kinds = f".npz, .npy or video files ({', '.join(VIDEOS)})"
         raise ValueError(f"source must hold episodes in {kinds}, or be the id of a local Minari dataset, got {path}")
-    stats = [(str(one.relative_to(path)), one.stat()) for one in used]
+    stats = [(str(one.relative_to(path.parent if path.is_file() else path)), one.stat()) for one in used]
     return Source(items, _read_file, [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
@@ -205,18 +176,18 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.as_posix())]
 
 
-def _read_file(path: Path, to_frame: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, Any]:
     """Read an episode's fields from a file, or from a folder of ``.npy`` files."""
-    if path.suffix in VIDEOS and not path.is_dir():
-        return {"frames": to_frames(_read_video(path), to_frame), **_read_table(path)}
+    if path.suffix.lower() in VIDEOS and not path.is_dir():
+        return {"frames": _read_video(path), **_read_table(path)}
     paths = {one.stem: one for one in path.glob("*.npy")} if path.is_dir() else {"": path}
     arrays: dict[str, np.ndarray] = {}
     for name, file in paths.items():
         try:
             loaded = np.load(file, allow_pickle=False)  # an unpickled object could run any code
             arrays |= dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {name: loaded}
-        except MemoryError:
-            raise
+        except MemoryError as error:
+            raise MemoryError(f"{file}: {error}") from None
         except Exception as error:  # of zipfile, zlib, ast or numpy
             raise ValueError(f"{file} cannot be read as arrays without pickle: {error}") from None
     return _fields_of(arrays)
@@ -257,7 +228,7 @@ def _read_video(path: Path) -> Iterator[np.ndarray]:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24")
     except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"{path} cannot be read as a video: {error}") from None
+        raise ValueError(f"it cannot be read as a video: {error}") from None
 
 
 def _read_table(video: Path) -> dict[str, Any]:
@@ -299,7 +270,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
         ValueError: A cell is not a number.
     """
     rows = []
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte order mark
         reader = csv.reader(file)
         names = [name.strip() for name in next(reader, [])]
         box = [f"action_{number}" for number in range(sum(name.startswith("action_") for name in names))]
@@ -351,7 +322,7 @@ def _source_of(id: str, dataset: Any) -> Source:
         kind, mapping = ActionKind.of(ChoiceSpace.of(space)), partial(encode_choices, space=space)
     elif isinstance(space, spaces.Box) and np.isfinite([space.low, space.high]).all():
         kind = ActionKind(False, int(np.prod(space.shape)))
-        mapping = partial(rescale_actions, low=space.low, high=space.high)
+        mapping = partial(rescale_actions, low=space.low, high=space.high, whole=space.dtype.kind in "biu")
     else:
         raise ValueError(
             f"{id}: action space must be Discrete, MultiDiscrete, MultiBinary or a finite Box, got {space}"
@@ -360,14 +331,17 @@ def _source_of(id: str, dataset: Any) -> Source:
     if (spec := dataset.env_spec) is not None:
         env, options = spec.id, {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
         if env == FRAMES_ENV_ID:
-            env, mapping = options.pop("id", None), None
+            env = options.pop("id", None)
         elif isinstance(shown := dataset.observation_space, spaces.Box) and len(shown.shape) == 1:
             options["observation"] = "vector"
 
-    def read(number: int, to_frame: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
-        [episode] = dataset.iterate_episodes([number])
+    def read(number: int) -> dict[str, Any]:
+        try:
+            [episode] = dataset.iterate_episodes([number])
+        except (KeyError, AssertionError, TypeError) as error:  # Minari's, of a damaged dataset
+            raise ValueError(f"{id}: episode {number} cannot be read: {error}") from None
         return {
-            "frames": to_frames(episode.observations, to_frame),
+            "frames": episode.observations,
             "actions": episode.actions,
             "rewards": episode.rewards,
             "terminated": np.asarray(episode.terminations),
@@ -375,4 +349,10 @@ def _source_of(id: str, dataset: Any) -> Source:
         }
 
     identity = [id, numbers, int(dataset.total_steps)]
-    return Source(numbers, read, identity, env, validated_options(options), Conventions(kind, resize_frame, mapping))
+    conventions = Conventions(kind, (), resize_frame, mapping)
+    ours = dataset.storage.metadata.get(OURS)
+    if ours:
+        shape = tuple(ours["observation_shape"])
+        resize = partial(resize_frame, size=shape[0]) if len(shape) == 3 else resize_frame
+        conventions = Conventions(kind._replace(nvec=tuple(ours["nvec"])), shape, resize)
+    return Source(numbers, read, identity, env, validated_options(options), conventions, bool(ours))

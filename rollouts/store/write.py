@@ -11,19 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from worldmodel.envs.choices import ChoiceSpace
 from worldmodel.envs.registration import UNKNOWN_ENV
-from worldmodel.envs.wrappers import action_kind, resize_frame
+from worldmodel.envs.wrappers import MAX_ACTIONS, resize_frame
 from worldmodel.io.files import locked, read_json, write_bytes, write_json
 from worldmodel.io.paths import folder_path
-from worldmodel.rollouts.env_cache import make_portable, probe_env
 from worldmodel.rollouts.episode import FRAME, Episode
-from worldmodel.rollouts.store.conversion import about, to_episode
+from worldmodel.rollouts.store.conversion import ActionKind, Conventions, conventions_of, to_episode
 from worldmodel.rollouts.store.minari_index import minari_index, write_minari_index
 from worldmodel.rollouts.store.shards import FORMAT, Reader, Shard, read_shard, shard_bytes
 from worldmodel.rollouts.store.store import Store
@@ -34,46 +32,6 @@ DREAM_ENV_ID = "worldmodel.envs:worldmodel/Dream-v0"
 EPISODES_PER_SHARD = 10
 UNFINISHED = ".unfinished.json"
 """File of a folder whose episodes are being written: the source of the episodes."""
-
-
-class ActionKind(NamedTuple):
-    """Kind of the actions of all episodes of a store."""
-
-    discrete: bool
-    size: int
-    """Size of a Box action, or number of discrete actions; 0: unknown."""
-    nvec: tuple[int, ...] = ()
-    """Number of options of each choice of a Box that holds choices."""
-
-    @classmethod
-    def of(cls, space: spaces.Space[Any]) -> "ActionKind":
-        """Return the kind of an action space."""
-        kind, size = action_kind(space)
-        return cls(kind == "discrete", size, space.nvec if isinstance(space, ChoiceSpace) else ())
-
-    @classmethod
-    def first(cls, episode: Episode, known: "ActionKind | None" = None) -> "ActionKind":
-        """Return the kind that an episode's actions have, without the number of discrete actions; ``known`` if given."""
-        discrete = episode.actions.ndim == 1
-        return known or cls(discrete, 0 if discrete else episode.actions.shape[1])
-
-    def validate(self, episode: Episode) -> None:
-        """Check an episode's actions.
-
-        Raises:
-            ValueError: They are of another kind.
-        """
-        actions = episode.actions
-        fits = (actions.ndim == 1) == self.discrete
-        if not fits or (int(actions.max()) >= self.size > 0 if self.discrete else actions.shape[1] != self.size):
-            found = f"{about(actions)} up to {actions.max()}"
-            raise ValueError(f"episode {episode.index}: actions must be {self}, got {found}")
-
-    def __str__(self) -> str:
-        """Return a description for messages."""
-        if self.discrete:
-            return f"whole numbers from 0 to {self.size - 1}" if self.size else "whole numbers from 0"
-        return f"(T, {self.size}) floats"
 
 
 def write(
@@ -108,23 +66,34 @@ def write(
         >>> len(store), store.steps, store.action_dim, store.episode(0).frames.shape
         (2, 10, 2, (6, 64, 64, 3))
     """
-    validate_optional_positive_int(num_actions=num_actions)
     options = validated_options(env_options)
-    kind = ActionKind(True, num_actions) if num_actions else None
-    if env is not None:
-        kind = ActionKind.of(probe_env(make_portable(env), options)[0])
-    frame = partial(resize_frame, size=options.get("frame_size", FRAME[0]))
+    given, resize = discrete_kind(num_actions), partial(resize_frame, size=options.get("frame_size", FRAME[0]))
+    kind, shape, frame, _ = conventions_of(env, options) if env else Conventions(given, (), resize)
     converted = (to_episode(one, f"episode {number}", frame) for number, one in enumerate(episodes))
-    return write_store(converted, folder_path(out, "out"), store_metadata(env, options), kind)
+    return write_store(converted, folder_path(out, "out"), store_metadata(env, options), kind, shape)
+
+
+def discrete_kind(num_actions: int | None) -> ActionKind | None:
+    """Return the kind of discrete actions; None: no number is given.
+
+    Raises:
+        ValueError: The number is out of range.
+    """
+    validate_optional_positive_int(num_actions=num_actions)
+    if num_actions and num_actions > MAX_ACTIONS:
+        raise ValueError(f"num_actions must be at most {MAX_ACTIONS:,}, got {num_actions:,}")
+    return ActionKind(True, num_actions) if num_actions else None
 
 
 def validated_options(env_options: dict[str, Any] | None) -> dict[str, Any]:
     """Return options as a JSON file returns them.
 
     Raises:
-        ValueError: They are not JSON.
+        ValueError: They are not JSON, or name an environment.
     """
     validate_options(env_options={} if env_options is None else env_options)
+    if "id" in (env_options or {}):
+        raise ValueError("env_options must hold arguments of an environment, got its id")
     options: dict[str, Any] = json.loads(json.dumps(env_options or {}))
     return options
 
@@ -147,6 +116,7 @@ def write_store(
     folder: Path,
     metadata: dict[str, Any],
     kind: ActionKind | None,
+    shape: tuple[int, ...] = (),
     source: dict[str, str] | None = None,
 ) -> Store:
     """Write episodes into a store.
@@ -156,6 +126,7 @@ def write_store(
         folder: Path of the store.
         metadata: Its metadata, without the kind of actions (`store_metadata`).
         kind: Kind of the actions. None: that of the first episode.
+        shape: Shape of an observation. Empty: that of the first episode.
         source: Name and digest of the source of the episodes: an interrupted call with the same source is continued, and a
             finished one is not repeated. None: an interrupted call is repeated.
 
@@ -168,9 +139,9 @@ def write_store(
             if store.metadata.get("source") == source["digest"]:
                 indexed = (minari_index(folder) / "metadata.json").exists()
                 return store if indexed else write_index(store)
-        shards = _begin(folder, source or {"name": "episodes", "digest": ""})
+        known, shards = bool(shape), _begin(folder, source or {"name": "episodes", "digest": ""})
         done = sum(len(shard.lengths) for shard in shards)
-        shape: tuple[int, ...] = shards[0].observation_shape if shards else ()
+        shape = shape or (shards[0].observation_shape if shards else ())
         for shard in shards[:1]:
             kind = ActionKind.first(Reader().episode(shard, 0), kind)
         rest = episodes(done) if callable(episodes) else iter(episodes)
@@ -181,7 +152,8 @@ def write_store(
                 kind.validate(episode)
                 if episode.frames.shape[1:] != shape:
                     found = episode.frames.shape[1:]
-                    raise ValueError(f"episode {episode.index}: frames must be {shape} as in the others, got {found}")
+                    expected = "those of the environment" if known else "as in the others"
+                    raise ValueError(f"episode {episode.index}: frames must be {shape}, {expected}, got {found}")
             write_bytes(folder / "shards" / f"{done:06d}.h5", shard_bytes(block))
             done += len(block)
         if not done or kind is None:

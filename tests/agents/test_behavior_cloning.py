@@ -1,5 +1,6 @@
 """Behavior cloning of stored actions, and of an agent into a controller of another world model."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,9 @@ from tests.rollouts.dreams import beacon_world, world
 from worldmodel import rollouts
 from worldmodel.agents import Agent, HiddenController, LinearController, clone_actions, imitate
 from worldmodel.agents.config.schema import ControllerConfig
+from worldmodel.agents.evolution.behavior_cloning import Clone
 from worldmodel.agents.evolution.whitening import controller_inputs
+from worldmodel.agents.pipeline.cloning import _difference, _verdict
 from worldmodel.agents.pipeline.init_controller import init_controller
 from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import read_json
@@ -188,3 +191,53 @@ def test_a_clone_is_evaluated_and_evolved(tmp_path, capsys):
     search = ["--game.generations", "1", "--game.population", "4", "--game.episodes", "1", "--game.max_steps", "4"]
     start = ["--game.init_from", str(run.folder / "clone" / "controller.safetensors"), "--game.eval_episodes", "1"]
     assert exit_code("evolve", str(run.folder), "--where", "game", *start, *search, "--workers", "1") == 0
+
+
+class Buttons(gymnasium.Env):
+    """Three buttons."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    action_space = gymnasium.spaces.MultiBinary(3)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((64, 64, 3), np.uint8), {}
+
+    def step(self, action):
+        return self.reset()[0], 0.0, False, False, {}
+
+
+def test_the_constant_of_choices_is_the_most_frequent_combination(tmp_path):
+    """Each button is pressed in two of three steps, never all three together: the mode of each is not the mode of all."""
+    rows = np.resize([[1, 1, 0], [1, 0, 1], [0, 1, 1]], (12, 3))
+    store = rollouts.collect(Buttons, lambda space, rng: Presses(rows), 4, seed=1, out=tmp_path, max_steps=12)
+    model = world(actions=3)
+    model.nvec = (2, 2, 2)
+    clone = clone_actions(model, store, LinearController.for_world_model(model))
+    assert clone.baseline_error == pytest.approx(2 / 3)
+
+
+class Presses:
+    """Takes the actions of a list."""
+
+    def __init__(self, rows):
+        self.rows = iter(rows.astype(np.float32))
+
+    def __call__(self, frame):
+        return next(self.rows)
+
+
+def test_a_useless_clone_is_called_so():
+    clone = Clone(None, 0.5, 0.5, 5, 1, 12, True)
+    assert _verdict(clone, "").level == "bad"
+    assert _verdict(clone._replace(error=0.4), "").level == "good"
+    assert _verdict(clone._replace(error=0.4), "; others").level == "weak"
+
+
+def test_episodes_of_other_settings_or_dreams_are_pointed_out(tmp_path):
+    model = world(discrete=True)
+    run = run_folder(tmp_path, model)
+    own = rollouts.collect("FrozenLake-v1", rollouts.uniform, 1, seed=2, out=tmp_path / "same")
+    assert _difference(run, model, own) == ""
+    other = {"is_slippery": False}
+    found = rollouts.collect("FrozenLake-v1", rollouts.uniform, 1, seed=2, out=tmp_path / "other", env_options=other)
+    assert "is_slippery" in _difference(run, model, found)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -135,6 +136,50 @@ def test_nothing_is_overwritten_or_left_half(hub, agent, tmp_path):
     with pytest.raises(ValueError, match=r"user/car.*vae\.safetensors"):
         pull("user/car", tmp_path / "damaged")
     assert not [path for path in tmp_path.iterdir() if "damaged" in path.name]
+
+
+def test_an_interrupted_download_is_never_mixed_with_another(hub, agent, tmp_path):
+    push(agent, "user/car")
+    hub.broken = 1
+    with pytest.raises(ValueError, match="user/car"):
+        pull("user/car", tmp_path / "mix")
+    (agent / "starts.safetensors").unlink()
+    (agent / "README.md").write_text("another")
+    push(agent, "user/other")
+    found = {path.name for path in pull("user/other", tmp_path / "mix").iterdir()}
+    assert found == set(hub.files("user/other")) and "starts.safetensors" not in found
+
+
+def test_pulled_rollouts_hold_no_file_of_this_machine_and_all_episodes(hub, store, tmp_path):
+    push(store.path, "user/rollouts")
+    (secret := tmp_path / "secret").write_bytes(b"SECRET!!" * 3)
+    files, name = hub.files("user/rollouts", "dataset"), f"shards/{store.shards[0].path.name}"
+    whole = files[name]
+    for attack in ("external", "link", "not a number"):
+        (path := tmp_path / "shard.h5").write_bytes(whole)
+        with h5py.File(path, "r+") as file:
+            if attack == "external":
+                del file["episode_0/rewards"]
+                external = [(str(secret), 0, 12)]
+                file["episode_0"].create_dataset("rewards", (3,), np.float32, external=external)
+            elif attack == "link":
+                del file["episode_0/rewards"]
+                file["episode_0/rewards"] = h5py.ExternalLink(str(store.shards[0].path), "/episode_0/rewards")
+            else:
+                file["episode_0/rewards"][0] = np.nan
+        files[name] = path.read_bytes()
+        with pytest.raises(ValueError, match=r"user/rollouts"):
+            pull("user/rollouts", tmp_path / attack)
+    files[name] = whole
+    assert pull("user/rollouts", tmp_path / "good").is_dir()
+
+
+def test_a_file_of_this_machine_is_not_blamed_on_the_hub(hub, agent, tmp_path):
+    push(agent, "user/car")
+    (tmp_path / "file").write_text("")
+    with pytest.raises((ValueError, OSError)) as error:
+        pull("user/car", tmp_path / "file" / "out")
+    assert hub.url not in str(error.value)
 
 
 def test_a_damaged_agent_is_not_uploaded(hub, agent):

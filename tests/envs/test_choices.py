@@ -15,6 +15,8 @@ from worldmodel.agents.viewer.export import export
 from worldmodel.agents.viewer.session import Scene, Session
 from worldmodel.envs.adapters import to_pixels
 from worldmodel.envs.choices import ChoiceSpace
+from worldmodel.envs.env_checker import iter_wrappers
+from worldmodel.envs.wrappers import RescaleBoxAction, ZeroBasedDiscrete
 
 MIXED = spaces.MultiDiscrete([3, 2, 1, 4], start=[-1, 0, 5, 2])
 CHOICES = [
@@ -191,3 +193,44 @@ def test_other_action_spaces_are_refused_with_a_cure(space):
     with pytest.raises(ValueError, match="TransformAction") as error:
         to_pixels(Acts(space))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(0, 1000, (1,), np.int64),
+        spaces.Box(0, 65_535, (1,), np.uint16),
+        spaces.Box(-3, 3, (1,), np.int8),
+        spaces.Box(0, 1, (1,), np.bool_),
+    ],
+    ids=str,
+)
+def test_whole_numbers_of_a_box_come_back(space):
+    env = to_pixels(Acts(space))
+    layer = next(one for one in iter_wrappers(env) if isinstance(one, RescaleBoxAction))
+    values = np.unique(np.linspace(int(space.low[0]), int(space.high[0]), 500).round())[:, None].astype(space.dtype)
+    standard = layer.standard_actions(values)
+    assert np.abs(standard).max() <= 1
+    np.testing.assert_array_equal([layer.action(one) for one in standard], values)
+    with pytest.raises(ValueError, match="actions"):
+        layer.standard_actions(values[-1:].astype(np.int64) + 1)
+
+
+def test_both_values_of_a_boolean_action_are_equally_likely():
+    env = to_pixels(Acts(spaces.Box(0, 1, (3,), np.bool_)))
+    layer = next(one for one in iter_wrappers(env) if isinstance(one, RescaleBoxAction))
+    taken = [layer.action(one) for one in np.random.default_rng(1).uniform(-1, 1, (400, 3)).astype(np.float32)]
+    assert 0.4 < np.mean(taken) < 0.6
+
+
+def test_bytes_of_a_discrete_space_that_starts_below_zero_are_mapped():
+    env = to_pixels(Acts(spaces.Discrete(3, start=-1)))
+    layer = next(one for one in iter_wrappers(env) if isinstance(one, ZeroBasedDiscrete))
+    np.testing.assert_array_equal(layer.standard_actions(np.array([0, 1], np.uint8)), [1, 2])
+
+
+def test_spaces_of_other_choices_differ():
+    one = ChoiceSpace([3, 2])
+    assert one == ChoiceSpace([3, 2]) and one != ChoiceSpace([2, 3]) and one != ChoiceSpace([2, 2, 2, 2])
+    numbers = one.sample()
+    np.testing.assert_array_equal(one.round(numbers), numbers)

@@ -79,6 +79,16 @@ def test_the_score_is_the_number_of_tics_whatever_the_repeat():
     assert len(set(returns)) == 1
 
 
+def test_a_game_starts_from_folders_with_quotes_and_spaces(monkeypatch, tmp_path):
+    (folder := tmp_path / "it's a folder").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.chdir(tmp_path)
+    env = envs.make("DoomTakeCover")
+    assert env.reset(seed=1)[0].shape == (64, 64, 3)
+    env.close()
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
 def test_the_skill_is_that_of_world_models():
     """doom-py 0.0.15 passed skill 5 of its file on as 4."""
     env = envs.make("DoomTakeCover")

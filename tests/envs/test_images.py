@@ -185,3 +185,34 @@ def test_frames_of_environments_are_those_that_a_vae_encodes():
         except ValueError:
             encodes = False
         assert encodes == is_frame_shape(shape), shape
+
+
+@pytest.mark.parametrize("size", [64, 96, 128])
+@pytest.mark.parametrize("shape", [(84, 84), (96, 96), (210, 160), (48, 80), (90, 320)])
+def test_each_image_of_a_stack_is_resized_as_it_is_alone(shape, size):
+    stack = np.random.default_rng(3).integers(0, 256, (*shape, 4, 3), np.uint8)
+    resized = resize_frame(stack.reshape(*shape, 12), size=size)
+    expected = [resize_frame(stack[:, :, number], size=size) for number in range(4)]
+    np.testing.assert_array_equal(resized, np.concatenate(expected, axis=2))
+
+
+@pytest.mark.parametrize("size", [64, 96, 128])
+@pytest.mark.parametrize("shape", [(100, 400), (400, 100), (90, 320), (48, 512), (210, 160)])
+def test_no_line_of_an_image_vanishes(shape, size):
+    """A white row or column of one pixel brightens the frame, wherever it is."""
+    for axis in (0, 1):
+        for place in range(shape[axis]):
+            image = np.zeros((*shape, 3), np.uint8)
+            np.moveaxis(image, axis, 0)[place] = 255
+            assert resize_frame(image, size=size).max() > 10, (axis, place)
+
+
+def test_the_range_of_bytes_in_a_larger_space_is_that_of_the_space():
+    image = np.full((20, 32), 200, np.uint8)
+    space = spaces.Box(0, 1000, (20, 32), np.uint16)
+    assert (ImageFormat.of(space).to_frames(image) == 51).all()
+
+
+@pytest.mark.parametrize("bounds", [(-1e308, 1e308), (0, 5e-321)])
+def test_bounds_whose_width_is_no_number_are_refused(bounds):
+    assert ImageFormat.of(spaces.Box(*bounds, (20, 32), np.float64)) is None

@@ -6,7 +6,8 @@ from tests import toys
 from tests.rollouts.formats import equal_stores
 from worldmodel import rollouts
 from worldmodel.rollouts.store.append import append
-from worldmodel.rollouts.store.write import ActionKind, store_metadata, write_store
+from worldmodel.rollouts.store.conversion import ActionKind
+from worldmodel.rollouts.store.write import store_metadata, write_store
 
 KIND, METADATA = ActionKind(False, 2), store_metadata("Counter-v0", {}, "person")
 

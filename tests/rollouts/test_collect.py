@@ -15,11 +15,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents import Agent, LinearController
+from worldmodel.envs.adapters import to_vector
 from worldmodel.envs.wrappers import StandardEnv
 from worldmodel.io.files import locked
 from worldmodel.rollouts.collect import episode_seed
@@ -416,3 +418,45 @@ class Penalized(toys.Counter):
 
 def test_a_penalty_is_no_progress(tmp_path):
     assert rollouts.collect(Penalized, toys.marking, 1, out=tmp_path / "s", max_idle_steps=4).lengths == [7]
+
+
+class Changing(toys.Counter):
+    """Each instance has one more number, and one more action, than the one before."""
+
+    instances = 0
+
+    def __init__(self, discrete):
+        super().__init__(length=3)
+        type(self).instances += 1
+        self.action_space = spaces.Discrete(2 + self.instances) if discrete else self.action_space
+        size = 4 if discrete else 3 + self.instances
+        self.observation_space = spaces.Box(-9, 9, (size,), np.float32)
+
+    def _frame(self):
+        return np.zeros(self.observation_space.shape, np.float32)
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+def test_an_environment_that_changes_its_spaces_is_refused(tmp_path, discrete):
+    last = lambda space, rng: lambda frame: space.n - 1 if discrete else space.sample()  # noqa: E731
+    Changing.instances = 0
+    with pytest.raises(ValueError, match="episode 0"):
+        rollouts.collect(lambda: Changing(discrete), last, 3, out=tmp_path, env_options={"observation": "vector"})
+    assert len(rollouts.Store(tmp_path)) == 0
+
+
+def test_vectors_of_an_array_that_the_environment_reuses_are_kept():
+    env = to_vector(Reuses())
+    first = env.reset(seed=1)[0]
+    second = env.step(env.action_space.sample())[0]
+    assert first.tolist() == [0, 0] and second.tolist() == [1, 1]
+
+
+class Reuses(toys.Counter):
+    def __init__(self):
+        super().__init__()
+        self.observation_space, self.array = spaces.Box(0, 99, (2,), np.float32), np.zeros(2, np.float32)
+
+    def _frame(self):
+        self.array[:] = self.now
+        return self.array

@@ -92,3 +92,9 @@ def test_unpicklable_factories_work_without_workers():
 def test_failing_factories_are_named(make):
     with pytest.raises(ValueError, match=make.__name__):
         open_env(make, {})
+
+
+@pytest.mark.parametrize("options", [{"frame_sise": 96}, {"observation": "vektor"}, {"action_repeat": 4}])
+def test_options_that_a_function_cannot_take_are_refused(options):
+    with pytest.raises(ValueError, match="|".join(options)):
+        open_env(toys.counter, options)

@@ -3,16 +3,21 @@
 import os
 import shutil
 import signal
+import warnings
 import zipfile
 from functools import partial
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.spaces import MultiDiscrete
+from gymnasium.wrappers import TransformAction
 
 from tests import toys
 from tests.rollouts.formats import FILES, equal_stores, mp4_csv, npz, obs_action, write_files, write_video
 from worldmodel import envs, rollouts
+from worldmodel.envs.choices import encode_choices
 from worldmodel.envs.registration import UNKNOWN_ENV
 from worldmodel.envs.wrappers import resize_frame
 from worldmodel.rollouts import Store
@@ -339,3 +344,111 @@ def test_natural_order(tmp_path):
             tmp_path / f"{number}",
         )
     assert rollouts.import_from(tmp_path, tmp_path / "out").returns == [1.0, 9.0, 10.0]
+
+
+def minari_import(env, options, tmp_path, monkeypatch):
+    """A store of an environment, and the same episodes after a way through Minari's index."""
+    pytest.importorskip("minari")
+    out = tmp_path / "mine" / "rollouts"
+    store = rollouts.collect(env, rollouts.uniform, 2, seed=1, out=out, max_steps=4, env_options=options)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    store.minari()
+    return store, rollouts.import_from("mine/rollouts/minari-v0", tmp_path / "out")
+
+
+@pytest.mark.parametrize("size", [96, 128])
+def test_frames_keep_their_size_through_minari(size, tmp_path, monkeypatch):
+    store, found = minari_import("FrozenLake-v1", {"frame_size": size}, tmp_path, monkeypatch)
+    assert found.observation_shape == (size, size, 3) and found.metadata["env_options"] == {"frame_size": size}
+    assert_equal(found.episodes(), store.episodes())
+
+
+def choosing():
+    return TransformAction(toys.counter(), lambda action: np.zeros(2, np.float32), MultiDiscrete([3, 2, 4]))
+
+
+def test_choices_stay_choices_through_minari(tmp_path, monkeypatch):
+    store, found = minari_import(choosing, {}, tmp_path, monkeypatch)
+    assert found.nvec == store.nvec == (3, 2, 4)
+    assert_equal(found.episodes(), store.episodes())
+
+
+def test_an_export_of_a_store_is_not_mapped_twice(tmp_path, monkeypatch):
+    store, _ = minari_import("Pendulum-v1", {}, tmp_path, monkeypatch)
+    found = rollouts.import_from("mine/rollouts/minari-v0", tmp_path / "again", env="Pendulum-v1")  # bounds -2, 2
+    assert_equal(found.episodes(), store.episodes())
+
+
+def test_actions_of_other_minari_datasets_are_mapped(tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    env = gymnasium.make("Pendulum-v1")
+    actions, observations = np.float32([[-2.0], [0.5], [1.0]]), [env.reset(seed=1)[0]]
+    observations += [env.step(action)[0] for action in actions]
+    ends = np.zeros(3, bool), np.arange(3) == 2
+    episode = minari.data_collector.EpisodeBuffer(0, 1, None, np.stack(observations), actions, np.ones(3), *ends)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        minari.create_dataset_from_buffers("foreign/pendulum-v0", [episode], env=env)
+    found = rollouts.import_from("foreign/pendulum-v0", tmp_path / "out").episode(0)
+    np.testing.assert_allclose(found.actions, actions / 2)
+
+
+def test_one_video_is_imported_as_its_folder_is(store, tmp_path):
+    write_files(store, mp4_csv, tmp_path / "files")
+    alone = rollouts.import_from(tmp_path / "files" / "thread_0" / "rollout_0.mp4", tmp_path / "alone")
+    assert_equal(alone.episodes(), [rollouts.import_from(tmp_path / "files", tmp_path / "all").episode(0)])
+
+
+def test_frames_are_resized_once(tmp_path):
+    images = np.random.default_rng(1).integers(0, 256, (4, 128, 128, 3), np.uint8)
+    np.savez(tmp_path / "0.npz", frames=images, actions=np.zeros((3, 3)), rewards=np.ones(3), terminated=True)
+    options = {"frame_size": 96}
+    found = rollouts.import_from(tmp_path / "0.npz", tmp_path / "out", "CarRacing", options).episode(0)
+    np.testing.assert_array_equal(found.frames, [resize_frame(image, size=96) for image in images])
+    unnamed = rollouts.import_from(tmp_path / "0.npz", tmp_path / "unnamed", env_options=options).episode(0)
+    np.testing.assert_array_equal(unnamed.frames, found.frames)
+
+
+def test_frames_written_with_an_environment_are_those_of_its_wrappers(tmp_path):
+    image = np.random.default_rng(1).integers(0, 256, (96, 96, 3), np.uint8)  # the official size: with its HUD
+    written = rollouts.write([([image] * 2, np.zeros((1, 3)), [0.0], True)], tmp_path, env="CarRacing")
+    np.testing.assert_array_equal(written.episode(0).frames[0], resize_frame(image[:84]))
+
+
+@pytest.mark.parametrize(
+    ("frames", "options"),
+    [(np.zeros((6, 5)), {"observation": "vector"}), (np.zeros((6, 4)), {}), (FRAMES, {"observation": "vector"})],
+)
+def test_observations_of_another_environment_are_refused(frames, options, tmp_path):
+    np.savez(tmp_path / "0.npz", frames=frames, actions=np.zeros(5, int), rewards=np.ones(5), terminated=True)
+    with pytest.raises(ValueError, match="frames"):
+        rollouts.import_from(tmp_path / "0.npz", tmp_path / "out", "CartPole-v1", options)
+    with pytest.raises(ValueError, match="frames"):
+        episode = (frames, np.zeros(5, int), np.ones(5), True)
+        rollouts.write([episode], tmp_path / "written", "CartPole-v1", options)
+
+
+def test_too_many_actions_or_numbers_are_refused_before_anything_is_written(tmp_path):
+    np.savez(tmp_path / "0.npz", frames=np.zeros((6, 5_000)), actions=np.zeros(5, int), rewards=np.ones(5))
+    for arguments in ({"num_actions": 100_000}, {}):
+        with pytest.raises(ValueError, match="num_actions" if arguments else "frames"):
+            rollouts.import_from(tmp_path / "0.npz", tmp_path / "out", **arguments)
+    np.savez(tmp_path / "0.npz", **GOOD)
+    assert len(rollouts.import_from(tmp_path / "0.npz", tmp_path / "out")) == 1
+
+
+@pytest.mark.parametrize("values", [[1.9, 0.2], [np.nan, 0.0]])
+def test_choices_that_are_no_whole_numbers_are_refused(values):
+    with pytest.raises(ValueError, match="whole"):
+        encode_choices(np.array([values]), MultiDiscrete([3, 2]))
+
+
+def test_suffixes_in_capitals_and_folders_without_actions_are_not_skipped(tmp_path):
+    np.savez(tmp_path / "a.npz", **GOOD)
+    shutil.copy(tmp_path / "a.npz", tmp_path / "b.NPZ")
+    assert len(rollouts.import_from(tmp_path, tmp_path.with_name("out"))) == 2
+    (tmp_path / "c").mkdir()
+    np.save(tmp_path / "c" / "frames.npy", FRAMES)
+    with pytest.raises(ValueError, match=r"\bc\b"):
+        rollouts.import_from(tmp_path, tmp_path.with_name("other"))

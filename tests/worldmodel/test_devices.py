@@ -107,3 +107,16 @@ def test_doctor_reports_a_variable_with_another_device(monkeypatch):
 
 def test_all_kinds_of_devices_are_known_to_torch():
     assert {torch.device(kind).type for kind in devices.KINDS} == {*devices.KINDS}
+
+
+def test_the_variable_holds_during_a_command_without_the_option(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("worldmodel.agents.pipeline.stages.train_vae", lambda *_: seen.append(str(resolve_device())))
+    gpus(monkeypatch, 2)
+    monkeypatch.setenv(VARIABLE, "cpu")
+    assert exit_code("train", "vae", str(tmp_path)) == 0
+    assert (seen, os.environ[VARIABLE]) == (["cpu"], "cpu")
+
+
+def test_too_many_threads_are_refused(tmp_path, capsys):
+    assert "threads" in refused(capsys, "train", "vae", str(tmp_path), "--threads", "2147483648")

@@ -83,3 +83,25 @@ def test_observations_of_another_kind_are_refused():
     ):
         with pytest.raises(ValueError, match="vector|frames|latent|observations"):
             call()
+
+
+class Numbers:
+    """A store of one episode."""
+
+    def __init__(self, *columns):
+        self.frames = np.stack(columns, axis=1).astype(np.float32)
+        self.observation_shape = (len(columns),)
+
+    def episodes(self):
+        return iter([SimpleNamespace(frames=self.frames)])
+
+
+def test_only_numbers_that_do_not_vary_have_the_scale_1():
+    signs = np.resize([-1, 1], 3_000)
+    tiny = np.zeros(3_000, np.float32)
+    tiny[7] = 1e-45
+    encoder = VectorEncoder.for_store(Numbers(signs, 1e4 + 0.05 * signs, np.full(3_000, 7.7), tiny))
+    assert (encoder.scale == 1).tolist() == [False, False, True, True]
+    latents = encoder.encode(torch.from_numpy(Numbers(signs, 1e4 + 0.05 * signs, tiny, tiny).frames)).loc
+    assert torch.isfinite(latents).all()
+    torch.testing.assert_close(latents[:, :2].std(dim=0), torch.ones(2), atol=0.02, rtol=0)

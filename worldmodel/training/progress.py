@@ -292,7 +292,7 @@ def shows_progress(title: str, unit: str) -> Callable[[Callable[P, R]], Callable
                 progress = True
             shown: AbstractContextManager[Any] = nullcontext(silent if progress is False else progress)
             if progress is True:
-                stderr = Console(stderr=True, highlight=False, force_jupyter=False)
+                stderr = Console(stderr=True, highlight=False, emoji=False, force_jupyter=False)
                 shown = notebook_bar(title, unit) if notebook else bar(title, unit, stderr)
             token = _shown.set(True)
             try:

@@ -32,6 +32,8 @@ NAMES = (
 RunPreset = Literal[NAMES]  # type: ignore[valid-type]
 """All presets of runs; an environment can have presets of its own."""
 _COMPILATION = " (the first start compiles the emulator: about 10 s)"
+MAX_THREADS = 1_024
+"""Maximum number of threads."""
 WHERE = "None: game, or dream where the run has only a controller evolved in dreams."
 """The default of --where, the same in every command."""
 
@@ -130,6 +132,8 @@ def device_of(options: Namespace) -> Iterator[None]:
     from worldmodel.validation import validate_optional_positive_int
 
     validate_optional_positive_int(threads=options.threads)
+    if (options.threads or 1) > MAX_THREADS:
+        raise ValueError(f"threads must be at most {MAX_THREADS:,}, got {options.threads:,}")
     device, threads, before = resolve_device(options.device), torch.get_num_threads(), os.environ.get(VARIABLE)
     torch.set_num_threads(options.threads or threads)
     os.environ[VARIABLE] = options.device or before or "auto"

@@ -14,7 +14,7 @@ def build_import(parser: Parser) -> None:
     """Import episodes that other programs recorded into a run folder.
 
     SOURCE is a folder of .npz, .npy or video files (a .csv or .jsonl file beside each video has the actions), one such file,
-    or the id of a local Minari dataset; `rollouts.import_from` has the layouts.
+    or the id of a local Minari dataset; docs/files.md has the layouts.
     """
     parser.add_argument("source", type=str, help="Path of a file or folder, or id of a local Minari dataset.")
     parser.add_argument("--out", type=str, required=True, help="Path of the run folder.")

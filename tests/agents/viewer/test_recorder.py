@@ -17,6 +17,7 @@ from worldmodel.agents.viewer import recorder as recorder_module
 from worldmodel.agents.viewer import serve
 from worldmodel.agents.viewer.recorder import Recorder
 from worldmodel.agents.viewer.session import Session
+from worldmodel.envs.adapters import to_pixels
 from worldmodel.rollouts import Store
 from worldmodel.rollouts.store.write import DREAM_ENV_ID
 
@@ -183,3 +184,24 @@ def test_ctrl_c_writes_the_episodes_of_connected_visitors(tmp_path):
             errors = server.communicate(timeout=60)[1]
     assert server.returncode == 0 and "Traceback" not in errors
     assert Store(tmp_path / "dream" / "rollouts").lengths[0] >= 10
+
+
+class Fails(toys.Counter):
+    """Fails in its seventh step."""
+
+    def step(self, action):
+        if self.now >= 6:
+            raise RuntimeError("out of fuel")
+        return super().step(action)
+
+
+def test_a_game_that_fails_ends_and_says_why(tmp_path):
+    shown = replace(scene(), make_env=lambda: to_pixels(Fails()))
+    session = Session(replace(shown, recorder=Recorder(tmp_path, shown.world, "Counter", {})), seed=3)
+    for message in ({"type": "pause", "value": False}, {"type": "reality", "value": True}):
+        session.receive(message)
+    frames = play(session, actions(9))
+    assert "out of fuel" in frames[-1].facts["notice"]
+    assert frames[-1].facts["real"]["over"] and not frames[-1].facts["over"]
+    game, _ = Store(tmp_path / "game" / "rollouts"), session.close()
+    assert len(game.episode(0)) == 6
