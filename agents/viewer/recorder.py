@@ -1,5 +1,6 @@
 """Rollouts of what people play on the page: FOLDER/game and FOLDER/dream, two run folders. Start reading at `Recorder`."""
 
+import tempfile
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -32,10 +33,14 @@ class Recorder:
 
     Raises:
         ValueError: The folder holds something else, or a recording of another environment or world model.
+        OSError: Nothing can be written there.
     """
 
     def __init__(self, folder: Path, world: WorldModel, env: str, env_options: dict[str, Any]) -> None:
         self.folder, self.kind = folder, ActionKind(world.discrete, world.action_dim, world.nvec)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # fails before the first episode is played, not after it
+            pass
         names = {child.name for child in folder.iterdir()} if folder.is_dir() else set[str]()
         if other := sorted(name for name in names - {"game", "dream"} if not name.startswith(".")):
             raise ValueError(f"{folder} is not a recording (it has {other[0]}): use another folder")

@@ -242,7 +242,7 @@ def _read_table(video: Path) -> dict[str, Any]:
         raise ValueError(f"actions must be in one file beside it, {' or '.join(TABLES)}, got {len(tables)} files")
     try:
         rows = read_jsonl(tables[0]) if tables[0].suffix == ".jsonl" else _read_csv(tables[0])
-    except csv.Error as error:  # no ValueError
+    except (csv.Error, UnicodeDecodeError) as error:  # csv.Error is no ValueError
         raise ValueError(f"{tables[0]} cannot be read as CSV: {error}") from None
     columns = {"action": "actions", "reward": "rewards", "terminated": "terminated", "truncated": "truncated"}
     for number, row in enumerate(rows, 1):
@@ -273,6 +273,8 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte order mark
         reader = csv.reader(file)
         names = [name.strip() for name in next(reader, [])]
+        if len({*names}) < len(names):
+            raise ValueError(f"{path}, line 1 must name each column once, got {', '.join(names)}")
         box = [f"action_{number}" for number in range(sum(name.startswith("action_") for name in names))]
         for number, cells in enumerate(filter(None, reader), 2):
             if len(cells) != len(names):

@@ -289,6 +289,8 @@ def validate_metadata(metadata: Any, path: Path) -> None:
         sizes = metadata.get(name) or [1]
         if not all(type(size) is int and 1 <= size <= MAX_COUNT for size in sizes):
             raise ValueError(f"{path} must hold a valid {name}, got {str(sizes)[:40]!r}")
+    if not metadata["env"].isprintable():  # it is printed, and a terminal obeys control characters
+        raise ValueError(f"{path} must hold a valid env, got {metadata['env'][:40]!r}")
     max_idle_steps = metadata.get("max_idle_steps")
     if max_idle_steps is not None and not (type(max_idle_steps) is int and max_idle_steps > 0):
         raise ValueError(f"{path} must hold a valid max_idle_steps, got {str(max_idle_steps)[:40]!r}")
