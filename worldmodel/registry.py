@@ -10,15 +10,17 @@ from typing import Any
 
 from torch import nn
 
-from worldmodel.baselines import VRNN, PerDimensionRMDN
+from worldmodel.baselines import VRNN, AutoregressiveRNN, PerDimensionRMDN
 from worldmodel.mdn_rnn import FRMDN, RMDN
 from worldmodel.memory import Memory
 from worldmodel.sequences import SequenceDensity
 from worldmodel.vae import BASE_CHANNELS, VAE
 from worldmodel.vector_encoder import Encoder, VectorEncoder
 
-DENSITIES = {"RMDN": RMDN, "FRMDN": FRMDN, "PerDimensionRMDN": PerDimensionRMDN}
-MODEL_NAMES = ("rmdn", "frmdn", "rnn-gauss", "vrnn", "vrnn-gmm")
+DENSITIES = {"RMDN": RMDN, "FRMDN": FRMDN, "PerDimensionRMDN": PerDimensionRMDN, "AutoregressiveRNN": AutoregressiveRNN}
+NETWORKS = {"rmdn": RMDN, "rnn-gauss": RMDN, "frmdn": FRMDN, "autoregressive": AutoregressiveRNN}
+"""Networks of the papers' models, by name."""
+MODEL_NAMES = (*NETWORKS, "vrnn", "vrnn-gmm")
 DEFAULT_NUM_COMPONENTS = 20
 """Number of mixture components in the speech experiments of both papers."""
 BYTES_PER_PARAMETER = 36
@@ -33,11 +35,12 @@ def build(
     """Build a density of sequences with new weights from its name in the papers' tables.
 
     Args:
-        name: "rmdn", "frmdn", "rnn-gauss" (an RMDN with one Gaussian), "vrnn" (Gaussian outputs) or "vrnn-gmm".
+        name: "rmdn", "frmdn", "rnn-gauss" (an RMDN with one Gaussian), "autoregressive" (`AutoregressiveRNN`), "vrnn" (Gaussian
+            outputs) or "vrnn-gmm".
         event_dim: D, size of an event.
         hidden_size: Number of hidden units of the recurrent network.
         bptt_length: Number of events that a gradient passes back through. None: all.
-        kwargs: Other arguments of `RMDN`, `FRMDN` or `VRNN`. ``num_components`` defaults to 1 for "rnn-gauss" and "vrnn", else
+        kwargs: Other arguments of the model. ``num_components`` defaults to 1 for "rnn-gauss" and "vrnn", else
             to 20.
 
     Raises:
@@ -62,9 +65,9 @@ def build(
         return VRNN(
             event_dim, hidden_size=hidden_size, num_components=num_components, bptt_length=bptt_length, **kwargs
         )
-    kind = FRMDN if name == "frmdn" else RMDN
     return SequenceDensity(
-        kind(event_dim, event_dim, hidden_size=hidden_size, num_components=num_components, **kwargs), bptt_length
+        NETWORKS[name](event_dim, event_dim, hidden_size=hidden_size, num_components=num_components, **kwargs),
+        bptt_length,
     )
 
 
@@ -100,7 +103,7 @@ def build_memory(config: dict[str, Any]) -> Memory:
 
 
 def build_mdn_rnn(config: dict[str, Any]) -> RMDN | FRMDN:
-    """Build an `RMDN`, `FRMDN` or `PerDimensionRMDN` with new weights; ``config["density"]`` is its name."""
+    """Build one of `DENSITIES` with new weights; ``config["density"]`` is its name."""
     config = dict(config)
     kind = config.pop("density", None)
     if kind not in DENSITIES:

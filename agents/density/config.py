@@ -26,8 +26,10 @@ class DensityConfig:
             recordings), mnist and cifar10."""
         )
     )
-    model: Literal["rmdn", "frmdn", "rnn-gauss", "vrnn", "vrnn-gmm"] = setting(
-        "frmdn", """Density: "rmdn", "frmdn", "rnn-gauss" (an RMDN with one Gaussian), "vrnn" or "vrnn-gmm"."""
+    model: Literal["rmdn", "frmdn", "rnn-gauss", "autoregressive", "vrnn", "vrnn-gmm"] = setting(
+        "frmdn",
+        """Density: "rmdn", "frmdn", "rnn-gauss" (an RMDN with one Gaussian), "autoregressive" (an LSTM that also predicts
+        the dimensions of an event one after the other), "vrnn" or "vrnn-gmm".""",
     )
     hidden_size: int = setting(256, "Number of recurrent units in a layer.")
     num_components: int | None = setting(
@@ -45,7 +47,9 @@ class DensityConfig:
         False, "Whether the density is over whitened events, by a fixed linear map (rmdn, frmdn, rnn-gauss)."
     )
     latent_dim: int = setting(64, "Number of latent dimensions (vrnn, vrnn-gmm).")
-    width: int = setting(256, "Number of units in a hidden layer of the feedforward networks (vrnn, vrnn-gmm).")
+    width: int = setting(
+        256, "Number of units in a hidden layer of the feedforward networks (vrnn, vrnn-gmm, autoregressive)."
+    )
     depth: int = setting(2, "Number of hidden layers of each feedforward network (vrnn, vrnn-gmm).")
     bptt_length: int | None = setting(
         None, "Number of events per chunk of truncated back-propagation through time. None: whole sequences."
@@ -87,9 +91,11 @@ class DensityConfig:
     @property
     def model_options(self) -> dict[str, Any]:
         """Arguments of `worldmodel.registry.build` for this model."""
-        names = (
-            ["latent_dim", "width", "depth"] if self.model in VARIATIONAL else ["rank", "full", "num_layers", "whiten"]
-        )
+        names = ["rank", "full", "num_layers", "whiten"]
+        if self.model in VARIATIONAL:
+            names = ["latent_dim", "width", "depth"]
+        elif self.model == "autoregressive":
+            names = ["width"]
         names += ["num_couplings", "conditional", "spline"] if self.model == "frmdn" else []
         names += ["num_components"] if self.num_components is not None else []
         return {name: getattr(self, name) for name in names}

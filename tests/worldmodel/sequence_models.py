@@ -16,6 +16,7 @@ MODELS = {
     "frmdn": lambda: SequenceDensity(FRMDN(2, 2, hidden_size=8, num_components=2)),
     "frmdn conditional": lambda: SequenceDensity(FRMDN(2, 2, hidden_size=8, conditional=True, spline=True)),
     "per dimension": lambda: SequenceDensity(PerDimensionRMDN(2, 2, hidden_size=8)),
+    "autoregressive": lambda: build("autoregressive", 2, hidden_size=8, num_components=3, width=8),
 }
 ALL_MODELS = MODELS | {
     "rnn-gauss": lambda: build("rnn-gauss", 2, hidden_size=8),

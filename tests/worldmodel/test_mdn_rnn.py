@@ -9,7 +9,7 @@ import worldmodel
 import worldmodel.registry
 from tests.toys import BANANA_ENTROPY, banana, linear_gaussian
 from worldmodel import FRMDN, RMDN, seeded
-from worldmodel.baselines import PerDimensionRMDN
+from worldmodel.baselines import AutoregressiveRNN, PerDimensionRMDN
 from worldmodel.mdn_rnn import LOG_PRECISION_RANGE, State
 
 DENSITIES = {
@@ -19,6 +19,7 @@ DENSITIES = {
     "frmdn": lambda **k: FRMDN(3, 2, **{"hidden_size": 8, "rank": 1} | k),
     "rmdn full": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "num_components": 2, "full": True} | k),
     "per dimension": lambda **k: PerDimensionRMDN(3, 2, **{"hidden_size": 8} | k),
+    "autoregressive": lambda **k: AutoregressiveRNN(3, 2, **{"hidden_size": 8, "width": 8} | k),
     "frmdn spline": lambda **k: FRMDN(3, 2, **{"hidden_size": 8, "spline": True} | k),
     "frmdn conditional": lambda **k: FRMDN(3, 2, **{"hidden_size": 8, "conditional": True} | k),
     "rmdn residual": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "num_layers": 2, "residual": True} | k),

@@ -133,10 +133,11 @@ class PerDimensionRMDN(RMDN):
 
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> PerDimensionMixture:
         """Return the D mixtures for hidden states."""
+        return PerDimensionMixture(self.mixtures(self.head(h)), validate_args=False)
+
+    def mixtures(self, outputs: Float[Tensor, "*batch outputs"]) -> GaussianMixture:
+        """Return the D scalar mixtures for outputs of the head, batch shape (*batch, D)."""
         k, d = self.num_components, self.output_size
-        logits, loc, log_precision = (
-            part.unflatten(-1, (d, k)) for part in to_float32(self.head(h)).split(k * d, dim=-1)
-        )
+        logits, loc, log_precision = (part.unflatten(-1, (d, k)) for part in to_float32(outputs).split(k * d, dim=-1))
         log_precision = log_precision.clamp(*LOG_PRECISION_RANGE).unsqueeze(-1)
-        scalar = GaussianMixture(logits, loc.unsqueeze(-1), log_precision, validate_args=False)
-        return PerDimensionMixture(scalar, validate_args=False)
+        return GaussianMixture(logits, loc.unsqueeze(-1), log_precision, validate_args=False)
