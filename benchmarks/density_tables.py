@@ -15,7 +15,7 @@ from PIL import Image
 
 from worldmodel.agents.analysis import video
 from worldmodel.agents.analysis.statistics import Interval, interval
-from worldmodel.agents.density import sample_density
+from worldmodel.agents.density import DensityConfig, sample_density
 from worldmodel.agents.density.samples import coloured
 from worldmodel.agents.progress import duration
 from worldmodel.corpora import Corpus, open_corpus
@@ -133,8 +133,8 @@ def _page(name: str, found: dict[str, Any]) -> str:
     sign = "plus" if speech else "minus"
     parts = [
         f"# Comparison of densities: {name}\n",
-        f"The same budget for every model: {job['num_updates']:,} updates of {job['batch_size']} sequences, "
-        f"{job['hidden_size']} hidden units, {seeds} seed{'s' if seeds > 1 else ''}. `{about['command']}`; "
+        f"{_budget(rows)} Batches of {job['batch_size']} sequences, {job['hidden_size']} hidden units, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}. `{about['command']}`; "
         f"{found['hardware']}; {duration(about['wall_clock_s'])}.\n",
         f"Unit: {found['unit']}; {better}. Protocol: {corpus['protocol']}.\n",
         f"The ± of a mean is the standard deviation over seeds. {_intervals(found)} {sign.capitalize()} means better than the "
@@ -160,6 +160,22 @@ def _page(name: str, found: dict[str, Any]) -> str:
     return "\n".join([*parts, *([PUBLISHED] if speech else [])])
 
 
+def _budget(rows: Results) -> str:
+    """Return sentences on the length of the trainings, and on their learning rates."""
+    job, rates = rows[0]["job"], {row["job"]["name"]: row["job"]["learning_rate"] for row in rows}
+    same = len(set(rates.values())) == 1
+    chosen = f"Learning rate {job['learning_rate']:g}." if same else (
+        "Learning rates, chosen on held-out data: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()) + "."
+    )  # fmt: skip
+    if job["patience"] is None:
+        return f"The same budget for every model: {job['num_updates']:,} updates. {chosen}"
+    patience = job["patience"] * job["eval_every"]
+    return (
+        f"Every model trains until its held-out loss has not improved for {patience:,} updates, and for at most "
+        f"{job['num_updates']:,}. {chosen}"
+    )
+
+
 def _intervals(found: dict[str, Any]) -> str:
     """Return the explanation of the intervals of differences."""
     labels, of = found["clusters"]["labels"], found["clusters"]["of"]
@@ -177,6 +193,10 @@ def _intervals(found: dict[str, Any]) -> str:
 
 def _converged(rows: Results) -> str:
     """Return a sentence on convergence: whether another budget could change the order."""
+    patience = rows[0]["job"]["patience"]
+    if patience is not None:
+        late = sum(row["best_update"] > row["job"]["num_updates"] - patience * row["job"]["eval_every"] for row in rows)
+        return f"{len(rows) - late} of {len(rows)} trainings stopped by themselves."
     late = sum(row["best_update"] > row["job"]["num_updates"] - row["job"]["eval_every"] for row in rows)
     return (
         f"In {late} of {len(rows)} trainings one of the last two validations is the best. These have not converged: the table "
@@ -222,10 +242,8 @@ def _table(found: dict[str, Any], speech: bool) -> str:
 
 def _corpus(job: dict[str, Any]) -> Corpus:
     """Open the corpus of a training."""
-    return open_corpus(
-        job["data"],
-        **{key: job[key] for key in ("segment_length", "logit", "pixelwise") if job[key] is not None},
-    )
+    known = {name: job[name] for name in DensityConfig.__dataclass_fields__ if name in job}
+    return open_corpus(job["data"], **DensityConfig(**known).corpus_options)
 
 
 def _samples(out: Path, rows: Results, folders: dict[str, Path], described: dict[str, Any]) -> None:

@@ -147,3 +147,25 @@ def test_a_benchmark_is_run_and_resumed(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert density.main([*args, "--hidden_size", "9"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("benchmarks.density: ")
+
+
+@pytest.mark.slow
+def test_each_model_has_the_learning_rate_with_the_lowest_held_out_loss(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        density_corpora._write_wav(tmp_path / "speech" / f"{number}.wav", 0.1 * rng.standard_normal(16_500))
+    monkeypatch.setattr(density, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(density, "RESULTS", tmp_path / "results")
+    models, rates = ["RMDN", "Autoregressive"], [1e-7, 1e-2]
+    words = ["run", "mine", "--data", f"audio:{tmp_path / 'speech'}", "--seeds", "1", "--hidden_size", "8"]
+    words += ["--num_updates", "60", "--eval_every", "4", "--patience", "2", "--tuning_updates", "8", "--workers", "1"]
+    words += ["--batch_size", "2", "--num_components", "2", "--models", *models]
+    assert density.main([*words, "--learning_rates", *map(str, rates)]) == 0
+    losses = json.loads((tmp_path / "runs" / "mine" / "tuning.json").read_text())
+    found = json.loads((tmp_path / "results" / "density-mine" / "results.json").read_text())
+    for row in found["trainings"]:
+        each = [losses[f"{row['job']['name']}, {rate:g}"] for rate in rates]
+        assert row["job"]["learning_rate"] == rates[int(np.argmin(each))]
+        last = row["best_update"] + 2 * 4  # patience
+        assert row["best_update"] == 60 or last <= 60
+    assert {row["job"]["learning_rate"] for row in found["trainings"]} == {1e-2}
