@@ -282,7 +282,7 @@ def _load_or_write_metadata(
             current = {"first": _next_index(Store(folder)), "policy": settings["policy"]}
             changes = [*changes, current]
         requested = settings | ({} if episodes_per_shard is None else {"episodes_per_shard": episodes_per_shard})
-        requested = {"max_idle_steps": None, "observation_shape": None, "nvec": None} | requested
+        requested |= {name: requested.get(name) for name in ("max_idle_steps", "observation_shape", "nvec")}
         for name, value in requested.items():
             stored = current["policy"] if name == "policy" else metadata.get(name)
             if name == "env_options":

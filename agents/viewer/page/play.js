@@ -191,7 +191,8 @@ function updatePanel() {
   const mode = facts.controller === "you" ? "You play." : `The controller (${facts.controller}) plays.`;
   $("start").hidden = started || facts.step > 0;
   if (!started) return setStatus("Paused: any key or button starts the dream.");
-  const running = facts.recording ? `${mode} Recording.` : mode;
+  const ended = facts.real && facts.real.over && !facts.over ? " The real game has ended: R starts both again." : "";
+  const running = (facts.recording ? `${mode} Recording.` : mode) + ended;
   const inGame = facts.over && facts.controller === "you" && facts.real && !facts.real.over;
   if (inGame && !facts.notice && !facts.paused) return setStatus("The dream has ended. The real game goes on.");
   setStatus(facts.notice ? facts.notice : facts.over ? "The dream has ended. The next dream starts soon." : facts.paused ? "Paused." : running);
