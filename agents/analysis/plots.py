@@ -61,6 +61,26 @@ def histogram(returns: Mapping[str, Sequence[float]], xlabel: str = "return", ti
     return _to_png(figure)
 
 
+def profiles(returns: Mapping[str, Sequence[float]], xlabel: str = "return") -> bytes:
+    """Plot performance profiles: the fraction of values above each threshold.
+
+    Args:
+        returns: Values of each curve, by name.
+        xlabel: Label of the x axis.
+
+    Returns:
+        The content of a PNG file.
+    """
+    figure, axes = _subplots(6, 3.4)
+    for name, values in returns.items():
+        x = np.sort(values)
+        axes.step(x, 1 - np.arange(1, len(x) + 1) / len(x), where="post", label=name)
+    axes.set(xlabel=xlabel, ylabel="fraction above", ylim=(0, 1.02))
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    return _to_png(figure)
+
+
 def dots(values: Mapping[str, Sequence[float]], xlabel: str, lines: Mapping[str, float] | None = None) -> bytes:
     """Plot groups of values: one dot per value, and a bar at the mean of each group.
 

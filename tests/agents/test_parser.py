@@ -26,10 +26,10 @@ from worldmodel.io import migration
         ("train memory x --memory.flow rnn", ["train memory", "--memory.flow", "'none', 'affine'", "rnn"]),
         # unknown options, commands and files
         ("collect CarRacing --nonsense 3", ["--nonsense"]),
-        ("sing", ["sing", "'run', 'collect'"]),
+        ("sing", ["sing", "'run', 'benchmark'"]),
         ("evolve x --dream none.yaml", ["--dream", "none.yaml"]),
         # missing arguments, with the choices
-        ("", ["run,collect,import,train,evolve"]),
+        ("", ["run,benchmark,collect,import,train"]),
         ("train", ["vae,memory"]),
         ("collect", ["collect", "ENV", "CarRacing", "SuperMarioBros-1-1"]),
         ("run --preset quick", ["ENV", "car-racing"]),

@@ -4,6 +4,7 @@ The modules import torch and gymnasium only when a command runs, so that ``--hel
 """
 
 from worldmodel.agents.cli.commands import (
+    benchmark,
     collect,
     compare,
     density,
@@ -26,6 +27,7 @@ from worldmodel.agents.cli.commands.common import Command, set_preset, trained
 
 COMMANDS = {
     "run": Command(run.build_run, run.run, run.preset),
+    "benchmark": Command(benchmark.build_benchmark, benchmark.benchmark, run.preset),
     "collect": Command(collect.build_collect, collect.collect, set_preset),
     "import": Command(import_rollouts.build_import, import_rollouts.import_rollouts),
     "train vae": Command(train_vae.build_train_vae, train_vae.train_vae, trained("vae")),
