@@ -129,10 +129,11 @@ def table(results: dict[str, Any]) -> str:
         for kind in ("random", "dream", "game"):
             played = [row for row in rows if kind in row["scores"]]
             means = [row["scores"][kind]["mean"] for row in played]
-            cells.append(f"{np.mean(means):.1f} ({min(means):.1f} to {max(means):.1f})" if means else "")
+            spread = f" ({min(means):.1f} to {max(means):.1f})" if len({*means}) > 1 else ""
+            cells.append(f"{np.mean(means):.1f}{spread}" if means else "")
             if kind != "random":
                 above = sum(at_least_random(row, kind) for row in played)
-                cells.append(f"{above} of {len(played)}" if played else "")
+                cells.append(f"{above}/{len(played)}" if played else "")
         lines.append(f"| {game.env} | {game.observation} | {' | '.join(cells)} |")
     minutes = [row["seconds"] / 60 for row in results["rows"] if "seconds" in row]
     n = results["rows"][0]["scores"]["random"]["n"]

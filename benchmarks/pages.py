@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import reconstruction, records, results
+from benchmarks import generality, reconstruction, records, results
 from worldmodel.io.files import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +31,12 @@ TABLES = (
     *(
         Table(page, records.MARK, records.END, partial(records.table, every_test))
         for page, every_test in records.PAGES.items()
+    ),
+    Table(
+        "docs/atari-and-vizdoom.md",
+        generality.BEGIN,
+        generality.END,
+        lambda: generality.table(read_json(generality.RESULT)),
     ),
     Table("docs/frmdn.md", results.MEMORIES, results.MEMORIES_END, results.memories),
     Table(

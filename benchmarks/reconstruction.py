@@ -158,13 +158,12 @@ def _draw(run: Run, vae: Any) -> None:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the table of the page."""
     lines = [
-        "| Game | Explained variance | of moving pixels | Episodes | Steps | Updates x frames | Seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| Game | Explained variance | of moving pixels | Steps |",
+        "|---|---|---|---|",
     ]
     for row in rows:
         numbers = [f"{row[key]:.2f}" for key in ("explained_variance", "moving_explained_variance")]
-        sizes = (row["episodes"], f"{row['steps']:,}", f"{row['updates']} x {row['batch']}", f"{row['seconds']:.0f}")
-        lines.append(f"| {row['game']} | {' | '.join(map(str, (*numbers, *sizes)))} |")
+        lines.append(f"| {row['game']} | {' | '.join(numbers)} | {row['steps']:,} |")
     return "\n".join(lines) + "\n"
 
 
