@@ -64,6 +64,8 @@ def test_a_run_is_that_of_the_command_and_is_not_run_again(tmp_path, monkeypatch
 
     calls = []
     small = [
+        "--iterations",
+        "0",
         "--collect.episodes",
         "3",
         "--memory.num_updates",

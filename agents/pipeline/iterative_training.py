@@ -26,7 +26,7 @@ from worldmodel.agents.pipeline import stages
 from worldmodel.agents.pipeline.iteration_models import ensemble_of
 from worldmodel.agents.pipeline.worker_parts import run_in_workers, runs_in_workers
 from worldmodel.agents.progress import bar, console, print_verdict
-from worldmodel.agents.runs.horizon_returns import own_returns
+from worldmodel.agents.runs.horizon_returns import common_horizon, own_returns
 from worldmodel.agents.runs.iteration import (
     Iteration,
     IterationContext,
@@ -268,9 +268,9 @@ def _write_result(
 ) -> None:
     """Measure the returns of the controller in dreams and in the game over the same horizon, and save the results."""
     settings, store = context.settings, context.run.store()
-    horizon = settings.dream.horizon
     max_idle_steps = settings.collect.max_idle_steps
     latents = store.latents(world.vae, stall_delay=settings.memory.stall_delay)
+    horizon = common_horizon(latents, played, settings.dream.horizon, max_idle_steps)
     dream_returns, real_returns = own_returns(
         world,
         controller,

@@ -21,6 +21,7 @@ SMALL_COUNTS = {
 OTHER_SETTINGS = {
     **{
         "workers": 1,
+        "iterations": 0,
         "collect.max_steps": 12,
         "vae.latent_dim": 4,
         "memory.hidden_size": 8,

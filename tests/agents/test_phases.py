@@ -203,7 +203,8 @@ def test_a_setting_on_the_command_line_is_that_of_all_phases():
     ],
 )
 def test_a_wrong_phase_is_named(changes, named, tmp_path, capsys):
-    words = ["run", "CartPole-v1", "--preset", "quick", "--out", str(tmp_path / "run"), "--phases", changes]
+    words = ["run", "CartPole-v1", "--preset", "quick", "--iterations", "0", "--phases", changes]
+    words += ["--out", str(tmp_path / "run")]
     assert named in refused(capsys, *words)
     assert not (tmp_path / "run").exists()
 

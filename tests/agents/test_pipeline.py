@@ -73,6 +73,8 @@ SMALL = [
         "--memory.hidden_size",
         "8",
     ),
+    *("--iterations", "0", "--iterate.candidates", "1", "--iterate.action_noise", "0.2", "--iterate.param_noise", "0"),
+    *("--iterate.init_from", "zeros", "--iterate.memory_updates", "null", "--iterate.recent_episodes", "null"),
     *(
         "--memory.num_components",
         "2",
