@@ -1,7 +1,7 @@
 """Ten environments that people bring, each by the command of a newcomer: the quick preset, three training seeds.
 
 python -m benchmarks.generality run FOLDER [--games pong ...] [--seeds 1 2 3]     a finished run is not run again
-python -m benchmarks.generality write FOLDER      docs/results/generality.json (for benchmarks.pages), and the table
+python -m benchmarks.generality write FOLDER      add to docs/results/generality.json (for benchmarks.pages); the table
 """
 
 import argparse
@@ -15,9 +15,9 @@ import numpy as np
 
 from benchmarks.results import CHECKED
 from worldmodel.agents.cli.main import main as worldmodel
-from worldmodel.agents.evaluation import Report, hardware
+from worldmodel.agents.evaluation import Report
 from worldmodel.agents.runs.run_folder import Run
-from worldmodel.io.files import write_json
+from worldmodel.io.files import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "docs" / "results" / "generality.json"
@@ -78,6 +78,7 @@ def row_of(folder: Path, name: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "seconds": round(sum(run.timings().values())),
         "steps": run.real_steps,
+        "hardware": reports["random"].hardware,
         "scores": scores_of(reports),
     }
 
@@ -100,6 +101,7 @@ def demo_rows(name: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
                 "observation": GAMES[name].observation,
                 "seed": seed,
                 "steps": dream.real_steps,
+                "hardware": dream.hardware,
                 "scores": scores_of({"random": random, "dream": dream}),
             }
         )
@@ -138,8 +140,9 @@ def table(results: dict[str, Any]) -> str:
     minutes = [row["seconds"] / 60 for row in results["rows"] if "seconds" in row]
     n = results["rows"][0]["scores"]["random"]["n"]
     seeds = " or ".join(map(str, sorted(counts)))
+    machines = " or ".join(dict.fromkeys(row["hardware"] for row in results["rows"]))
     note = f"Mean return of {seeds} training seeds (lowest to highest), n = {n} episodes each; "
-    note += f"{np.median(minutes):.0f} minutes a run (median) with one worker, {results['hardware']}. "
+    note += f"{np.median(minutes):.0f} minutes a run (median) with one worker, {machines}. "
     note += "At least random: within a standard error of the difference."
     return "\n".join([*lines, "", note, ""])
 
@@ -160,9 +163,11 @@ def main(words: list[str] | None = None) -> None:
         return
     finished = sorted(path.parent.name for path in given.folder.glob("*/report.html"))
     pairs = [(name, int(seed)) for name, _, seed in (folder.rpartition("-") for folder in finished) if name in GAMES]
-    rows = [row_of(given.folder, name, seed) for name, seed in pairs]
-    rows += [row for name in DEMOS if name not in dict(pairs) for row in demo_rows(name, given.seeds)]
-    results = {"command": "python -m benchmarks.generality", "hardware": hardware(), "rows": rows}
+    rows = [row for name in DEMOS if name not in dict(pairs) for row in demo_rows(name, given.seeds)]
+    rows += [row_of(given.folder, name, seed) for name, seed in pairs]
+    kept = read_json(RESULT)["rows"] if RESULT.exists() else []  # of other folders
+    found = {(row["game"], row["seed"]): row for row in kept + rows}
+    results = {"command": "python -m benchmarks.generality", "rows": [found[key] for key in sorted(found)]}
     write_json(RESULT, results)
     print(table(results))
 
