@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.agents.runs.run_folder import Run
 from worldmodel.agents.progress import console
+from worldmodel.agents.runs.run_folder import Run
 from worldmodel.agents.shell import command
 from worldmodel.batches import Data
 from worldmodel.io import migration
