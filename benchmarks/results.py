@@ -16,6 +16,7 @@ import numpy as np
 from worldmodel.agents.comparison.report import difference, episodes
 from worldmodel.agents.comparison.train import REFERENCE, VARIANTS
 from worldmodel.agents.evaluation import Report
+from worldmodel.agents.pipeline.benchmark import NAMES
 from worldmodel.agents.progress import duration
 from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io import migration
@@ -26,7 +27,6 @@ RESULTS = ROOT / "docs" / "results"
 CHECKED = "checked by `python -m benchmarks.pages --check` -->\n"
 BEGIN, END = "<!-- results: written by `python -m benchmarks.results`, " + CHECKED, "<!-- end of results -->"
 MEMORIES, MEMORIES_END = CHECKED, "<!-- end of memories -->"
-NAMES = {"random": "random actions", "dream": "evolved in dreams", "game": "evolved in the game"}
 
 
 def keep(folder: Path) -> None:

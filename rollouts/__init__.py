@@ -3,9 +3,10 @@
 Start reading at `rollouts.collect` for rollouts in an environment and at `rollouts.dream` for dreams.
 """
 
-from worldmodel.rollouts.collect import collect, estimate_collection
+from worldmodel.rollouts.collect import collect
 from worldmodel.rollouts.dream import Dreams, dream
 from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.estimate import estimate_collection
 from worldmodel.rollouts.executors.workers import WorkerDied
 from worldmodel.rollouts.fitness import DreamFitness, EnvFitness, Fitness, FitnessResult, disagreement
 from worldmodel.rollouts.fitness_wrappers import HardEpisodes, StateResets

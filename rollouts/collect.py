@@ -6,31 +6,27 @@ The same call continues an interrupted collection: it plays only the episodes th
 
 import json
 import logging
-import math
 import os
-import shutil
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from worldmodel import envs
-from worldmodel.envs.adapters import frame_source
 from worldmodel.envs.choices import ChoiceSpace
 from worldmodel.io.files import locked, read_json, write_bytes, write_json
 from worldmodel.io.migration import renamed_env_options, renamed_metadata
-from worldmodel.io.paths import expand, folder_path
+from worldmodel.io.paths import folder_path
 from worldmodel.rng import Stream
-from worldmodel.rollouts.env_cache import EnvSpec, make_portable, open_env, probe_env
+from worldmodel.rollouts.env_cache import EnvSpec, make_portable, probe_env
 from worldmodel.rollouts.episode import FRAME, Episode, training_seeds
 from worldmodel.rollouts.executors.workers import envs_closed_after, run_tasks, share, validate_backend
 from worldmodel.rollouts.policy.actors import BatchedPolicy
 from worldmodel.rollouts.policy.policies import Policy, policy_name, resolve_policy
 from worldmodel.rollouts.rollout_tasks import RolloutTask, run_rollout_task
-from worldmodel.rollouts.runner import EpisodeError, EpisodeResult, play
+from worldmodel.rollouts.runner import EpisodeError, EpisodeResult
 from worldmodel.rollouts.store.conversion import ActionKind
 from worldmodel.rollouts.store.minari_index import write_minari_index
 from worldmodel.rollouts.store.shards import FORMAT, shard_bytes
@@ -40,11 +36,6 @@ from worldmodel.validation import validate_optional_positive_int, validate_optio
 
 logger = logging.getLogger(__name__)
 MAX_EPISODES_PER_SHARD = 10
-ENDLESS = 1_000
-"""Number of frames of an episode in estimates, if nothing limits it."""
-PROBE_STEPS = 60
-WORKER_STARTUP_S = 5.0
-"""Seconds until worker processes have imported torch and opened their environments."""
 
 
 class CollectTask(NamedTuple):
@@ -336,73 +327,3 @@ def _missing_blocks(store: Store, start: int, episodes: int, episodes_per_shard:
         if count:
             yield range(first, first + count)
         first += count or 1
-
-
-@dataclass(frozen=True)
-class CollectionEstimate:
-    """Estimated time and size of a collection, measured on a few steps."""
-
-    seconds: float
-    bytes: float
-    steps: int
-    free_bytes: int
-    """Free bytes on the disk."""
-    startup_s: float = 0.0
-    """Seconds until workers start to play."""
-    frame_source: str = ""
-    """What the frames show (`worldmodel.envs.adapters.frame_source`)."""
-    has_limit: bool = True
-    """Whether the number of steps of an episode is limited."""
-
-    def __str__(self) -> str:
-        """Return one line."""
-        seconds = self.seconds + self.startup_s
-        time = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{max(seconds, 1):.0f} s"
-        return (
-            f"up to {self.steps:,} steps, about {time} and {max(self.bytes / 1e6, 1):,.0f} MB "
-            f"({self.free_bytes / 1e9:,.1f} GB free)"
-            + ("" if self.has_limit else f"; {ENDLESS:,} steps an episode are assumed: collect.max_steps limits them")
-        )
-
-
-def estimate_collection(
-    env: EnvSpec,
-    policy: Policy | str,
-    episodes: int,
-    seed: int = 0,
-    workers: int = 1,
-    out: str | os.PathLike[str] = ".",
-    max_steps: int | None = None,
-    env_options: dict[str, Any] | None = None,
-) -> CollectionEstimate:
-    """Measure a few steps and estimate what `collect` with these arguments takes if no episode ends early.
-
-    An environment without a time limit counts as `ENDLESS` frames an episode.
-
-    Raises:
-        ValueError: An argument is out of range, or the environment cannot be played.
-    """
-    validate_positive_int(episodes=episodes, workers=workers)
-    validate_optional_positive_int(max_steps=max_steps)
-    validate_seed(seed)
-    policy, options = resolve_policy(policy), dict(env_options or {})
-    environment = open_env(make_portable(env), options)
-    action_repeat = int(options.get("action_repeat", 1) or 1)
-    time_limit = getattr(environment.spec, "max_episode_steps", None)  # counted in frames
-    limit = min(max_steps or math.inf, -(-time_limit // action_repeat) if time_limit else math.inf)
-    has_limit = limit < math.inf
-    limit = int(limit) if has_limit else -(-ENDLESS // action_repeat)
-    play(environment, policy, seed, max_steps=2)  # excludes one-time work, such as loading fonts
-    started = time.monotonic()
-    probe = play(environment, policy, seed, max_steps=min(PROBE_STEPS, limit))
-    seconds = (time.monotonic() - started) / len(probe)
-    environment.close()
-    size = len(shard_bytes([probe])) / len(probe)
-    target = expand(out).absolute()
-    existing_folder = next(parent for parent in (target, *target.parents) if parent.exists())
-    steps = episodes * limit
-    cores = min(workers, os.cpu_count() or 1)
-    free_bytes = shutil.disk_usage(existing_folder).free
-    startup_s = WORKER_STARTUP_S if workers > 1 else 0.0
-    shown = frame_source(environment)
-    return CollectionEstimate(seconds * steps / cores, size * steps, steps, free_bytes, startup_s, shown, has_limit)

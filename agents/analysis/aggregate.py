@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from worldmodel.agents.analysis.statistics import LEVEL
+
 RESAMPLES = 10_000
 """Number of bootstrap resamples."""
-LEVEL = 0.95
-"""Confidence level of the interval."""
 TRIMMED = 0.25
 """Fraction of the runs that the interquartile mean leaves out on each side."""
 

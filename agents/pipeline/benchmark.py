@@ -1,5 +1,7 @@
 """The same settings with several seeds: runs, their scores in one table, and a page. Start reading at `run_benchmark`."""
 
+import html
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 from worldmodel.agents.analysis import plots
 from worldmodel.agents.analysis.aggregate import Aggregate, aggregate
 from worldmodel.agents.analysis.html import figure, image, settings_section, table, write_page
+from worldmodel.agents.analysis.report import ORIGINS
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.evaluation import Report, hardware
 from worldmodel.agents.pipeline import pipeline
@@ -18,7 +21,8 @@ from worldmodel.agents.runs.run_folder import Run, rows_of
 from worldmodel.io.files import write_json
 from worldmodel.messages import format_number
 
-NAMES = {"random": "random actions", "dream": "evolved in dreams", "game": "evolved in the game"}
+NAMES = {"random": "random actions"} | ORIGINS
+"""Names of controllers in tables."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class BenchmarkRun:
     """Environment steps, and returns of complete real episodes after them, by controller."""
 
 
-def run_benchmark(settings: RunConfig, folder: Path, seeds: Sequence[int], command: str) -> dict[str, Aggregate]:
+def run_benchmark(settings: RunConfig, folder: Path, seeds: range) -> dict[str, Aggregate]:
     """Run settings with several seeds, each in ``folder/seed-N``, and write ``benchmark.json`` and ``benchmark.html``.
 
     The same call continues a stopped one. More seeds may follow later.
@@ -43,7 +47,6 @@ def run_benchmark(settings: RunConfig, folder: Path, seeds: Sequence[int], comma
         settings: Settings of all runs; their seed is replaced.
         folder: Path of the benchmark.
         seeds: Seeds of the runs.
-        command: Command that repeats it, for the page.
 
     Returns:
         The scores by controller.
@@ -68,7 +71,25 @@ def run_benchmark(settings: RunConfig, folder: Path, seeds: Sequence[int], comma
         for one in done
     ]
     found = {name: score._asdict() for name, score in scores.items()}
-    about = {"env": settings.env, "command": command, "hardware": hardware()}
+    config = folder / f"seed-{seeds[0]}" / "config.yaml"
+    words = (
+        "worldmodel",
+        "benchmark",
+        settings.env,
+        "--config",
+        config,
+        "--seed",
+        seeds[0],
+        "--seeds",
+        len(seeds),
+        "--out",
+        folder,
+    )
+    about = {
+        "env": settings.env,
+        "command": shlex.join(map(str, words)),
+        "hardware": hardware(),
+    }
     write_json(folder / "benchmark.json", {**about, "scores": found, "runs": rows})
     write_page(folder / "benchmark.html", f"{settings.env}, {len(done)} seeds", _page(done, scores, settings, about))
     return scores
@@ -131,7 +152,8 @@ def _page(
     ]
     note = (
         "A run's score is the mean return of its episodes. The interval of the interquartile mean is a percentile bootstrap "
-        f"over runs. Evaluation episodes have the same seeds in all runs. {about['hardware']}; <code>{about['command']}</code>."
+        f"over runs. Evaluation episodes have the same seeds in all runs. {about['hardware']}; "
+        f"<code>{html.escape(about['command'])}</code>."
     )
     parts = [table(*score_rows(scores)), f'<p class="note">{note}</p>', table(heads, rows)]
     series = {f"{NAMES[name]}, seed {one.seed}": curve for one in done for name, curve in one.curves.items()}

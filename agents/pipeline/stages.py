@@ -108,11 +108,9 @@ def make_policy(name: str, env_options: dict[str, Any]) -> Policy:
 
 
 def _store_of(run: Run) -> rollouts.Store:
-    """Return the rollouts of a run; a line says how many of their shards cannot be read."""
-    store = run.store()
-    if store.damaged:
-        reason = next(iter(store.damaged.values()))
-        console.print(f"{len(store.damaged)} damaged shards are left out: {reason}", markup=False)
+    """Return the rollouts of a run; a line names each shard that cannot be read."""
+    for reason in (store := run.store()).damaged.values():
+        console.print(f"a damaged shard is left out: {reason}", markup=False)
     return store
 
 

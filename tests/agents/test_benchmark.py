@@ -1,6 +1,7 @@
 """Several seeds in one score: against definitions and simulations, and as a command that continues."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -69,6 +70,11 @@ def test_seeds_are_run_once_and_more_may_follow(tmp_path, capsys):
         reports = [json.loads((tmp_path / f"seed-{seed}" / "tests" / f"{name}.json").read_text()) for seed in (3, 4)]
         assert found["scores"][name]["mean"] == pytest.approx(np.mean([one["mean"] for one in reports]))
         assert found["scores"][name]["episodes"] == 4
+    reports = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("tests/*.json")}
+    assert (
+        exit_code(*shlex.split(found["command"])[1:]) == 0
+    )  # the command repeats the benchmark, and runs nothing again
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("tests/*.json")} == reports
     page = (tmp_path / "benchmark.html").read_text()
     assert page.count("data:image/png") == 2
     capsys.readouterr()

@@ -9,7 +9,7 @@ from worldmodel import rollouts
 from worldmodel.agents import progress
 from worldmodel.agents.config.schema import DreamConfig, GameConfig, LoopConfig, RunConfig
 from worldmodel.agents.pipeline import forecast, pipeline
-from worldmodel.rollouts.collect import CollectionEstimate
+from worldmodel.rollouts.estimate import CollectionEstimate
 
 
 def test_a_forecast_grows_with_the_work(monkeypatch):

@@ -31,7 +31,7 @@ class AutoregressiveMixture(AbstractTemperedDistribution):
         features: Inputs of the head, (*batch, features).
         head: Function of features and a value (*batch, D); it returns the D mixtures, batch shape (*batch, D) and event shape
             (1,). The mixture of dimension d depends on the dimensions before d only.
-        event_dim: D.
+        shape: (D, K).
         validate_args: Whether to validate values. None: torch's default, True.
     """
 
@@ -41,16 +41,16 @@ class AutoregressiveMixture(AbstractTemperedDistribution):
         self,
         features: Tensor,
         head: Callable[[Tensor, Tensor], GaussianMixture],
-        event_dim: int,
+        shape: tuple[int, int],
         validate_args: bool | None = None,
     ) -> None:
-        self.features, self._head = features, head
-        super().__init__(features.shape[:-1], torch.Size([event_dim]), validate_args)
+        self.features, self._head, self._shape = features, head, shape
+        super().__init__(features.shape[:-1], torch.Size(shape[:1]), validate_args)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
         """Return the distribution with its features expanded to a batch shape."""
         features = self.features.expand(*batch_shape, self.features.shape[-1])
-        return type(self)(features, self._head, self.event_shape[0], self._validate_args)
+        return type(self)(features, self._head, self._shape, self._validate_args)
 
     def log_prob(self, value: Value) -> Batch:
         """Return log p(value) in nats."""
@@ -86,19 +86,15 @@ class AutoregressiveMixture(AbstractTemperedDistribution):
     @property
     def mode(self) -> Event:
         """Mean of the component with the largest weight, in each dimension after the others; the limit of cold samples."""
-        shape = (*self.batch_shape, *self.event_shape)
-        components = self._head(self.features, self.features.new_zeros(shape)).logits.shape[-1]
-        zeros = self.features.new_zeros(shape)
-        return self.rsample_from_noise(zeros[..., None].expand(*shape, components), zeros)
+        zeros = self.features.new_zeros(*self.batch_shape, *self._shape)
+        return self.rsample_from_noise(zeros, zeros[..., 0])
 
     def _draw(self, sample_shape: tuple[int, ...], *options: Any) -> Tensor:
         temperature, generator, noise = options
         for one in (temperature, noise):
             if one is not None:
                 validate_temperature(one)
-        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
-        components = self._head(self.features, self.features.new_zeros(shape[len(sample_shape) :])).logits.shape[-1]
-        gumbel = standard_gumbel(self.features, (*shape, components), generator)
+        gumbel = standard_gumbel(self.features, (*sample_shape, *self.batch_shape, *self._shape), generator)
         normal = torch.empty_like(gumbel[..., 0]).normal_(generator=generator)
         return self.rsample_from_noise(gumbel, normal, temperature, noise)
 
@@ -162,7 +158,7 @@ class AutoregressiveRNN(PerDimensionRMDN):
 
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> AutoregressiveMixture:  # type: ignore[override]
         """Return the distribution for hidden states."""
-        return AutoregressiveMixture(h, self._mixtures_after, self.output_size, validate_args=False)
+        return AutoregressiveMixture(h, self._mixtures_after, (self.output_size, self.num_components), False)
 
     def _mixtures_after(self, h: Tensor, value: Tensor) -> GaussianMixture:
         """Return the D mixtures for hidden states (*batch, hidden) and an event (*batch, D)."""

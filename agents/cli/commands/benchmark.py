@@ -21,8 +21,6 @@ def build_benchmark(parser: Parser) -> None:
 
 def benchmark(options: Namespace) -> None:
     """Run the seeds, and print the scores and the path of the page."""
-    import shlex
-
     from worldmodel.agents.pipeline.benchmark import run_benchmark, score_rows
     from worldmodel.validation import validate_positive_int
 
@@ -32,9 +30,7 @@ def benchmark(options: Namespace) -> None:
     for env in dict.fromkeys((settings.evaluation_env, settings.rollout_env)):
         validate_env(env, settings.env_options)
     seeds = range(settings.seed, settings.seed + options.seeds)
-    command = shlex.join(["worldmodel", "benchmark", options.env_id, "--preset", options.preset])
-    command += f" --seed {settings.seed} --seeds {options.seeds}"
-    scores = run_benchmark(settings, folder, seeds, command)
+    scores = run_benchmark(settings, folder, seeds)
     heads, rows = score_rows(scores)
     printed = Table(*heads, title=f"{settings.env}: {folder}", title_justify="left")
     for row in rows:
