@@ -41,7 +41,7 @@ class Recorder:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):  # fails before the first episode is played, not after it
             pass
-        names = {child.name for child in folder.iterdir()} if folder.is_dir() else set[str]()
+        names = {child.name for child in folder.iterdir()}
         if other := sorted(name for name in names - {"game", "dream"} if not name.startswith(".")):
             raise ValueError(f"{folder} is not a recording (it has {other[0]}): use another folder")
         self.metadata = {

@@ -276,8 +276,7 @@ class Session:
         if not facts["over"]:
             facts = self._dream_step()
         if facts["real"] is not None and not facts["real"]["over"]:
-            facts = facts | {"real": (real := self._game_step(facts["real"]["total"]))}
-            facts |= {"notice": real.pop("notice")} if "notice" in real else {}
+            facts = facts | self._game_step(facts["real"]["total"])
         self.facts = facts
         self._record_frame()
 
@@ -299,7 +298,7 @@ class Session:
         return facts
 
     def _game_step(self, total: float) -> dict[str, Any]:
-        """Take a step of the real game; returns its facts."""
+        """Take a step of the real game; returns the facts that change."""
         assert self._env is not None and self._observation is not None
         before = self._observation
         action = self._env_action(self.action)
@@ -307,11 +306,13 @@ class Session:
             frame, reward, terminated, truncated, _ = self._env.step(action)
         except Exception as error:
             self._takes.rewind(0)  # it ends the episode of the game
-            return {"reward": 0.0, "total": total, "over": True, "notice": f"The real game failed: {error}"}
+            ended = {"reward": 0.0, "total": total, "over": True}
+            return {"real": ended, "notice": f"The real game failed: {error}"}
         self._observation, self.reality = frame, self.scene.world.draw_observations(frame[None])[0]
         if self.controller == YOU:
             self._takes.add("game", before, action, float(reward), frame, bool(terminated), bool(truncated))
-        return {"reward": float(reward), "total": total + float(reward), "over": bool(terminated or truncated)}
+        reward = float(reward)
+        return {"real": {"reward": reward, "total": total + reward, "over": bool(terminated or truncated)}}
 
     def _dream_observation(self) -> np.ndarray:
         """Return the dream's current observation: its frame, or its vector."""

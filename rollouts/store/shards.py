@@ -291,7 +291,7 @@ def _read_meta(group: h5py.Group) -> EpisodeMeta:
     actions, rewards, terminations, truncations = (
         _read_numbers(group, name, count - 1) for name in ("actions", "rewards", "terminations", "truncations")
     )
-    if actions.ndim > 2 or rewards.ndim > 1 or (actions.ndim == 1) != (actions.dtype.kind in "iu"):
+    if rewards.ndim > 1 or (actions.ndim == 1) != (actions.dtype.kind in "iu"):
         raise ValueError(f"actions and rewards have invalid shapes, {actions.shape} and {rewards.shape}")
     return EpisodeMeta(
         actions,
