@@ -1,7 +1,7 @@
 """Ten environments that people bring, each by the command of a newcomer: the quick preset, three training seeds.
 
 python -m benchmarks.generality run FOLDER [--games pong ...] [--seeds 1 2 3]     a finished run is not run again
-python -m benchmarks.generality write FOLDER      add to docs/results/generality.json (for benchmarks.pages); the table
+python -m benchmarks.generality write FOLDER      play each run's agent on fresh seeds; add to docs/results/generality.json
 """
 
 import argparse
@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.results import CHECKED
+from worldmodel.agents.agent import Agent
 from worldmodel.agents.cli.main import main as worldmodel
-from worldmodel.agents.evaluation import Report
+from worldmodel.agents.evaluation import Report, evaluate
 from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io.files import read_json, write_json
 
@@ -53,6 +54,8 @@ DEMOS = ("take-cover",)
 """Environments whose runs are those of README's table, unless the folder has others."""
 BEGIN = "<!-- ten environments: written by `python -m benchmarks.generality write`, " + CHECKED
 END = "<!-- end of ten environments -->"
+FRESH_SEED = 20_000
+"""First seed of the episodes of a run's agent. The scores on the run's own test seeds choose which controller becomes the agent."""
 
 
 def run_game(folder: Path, name: str, seed: int, workers: int) -> None:
@@ -67,10 +70,23 @@ def run_game(folder: Path, name: str, seed: int, workers: int) -> None:
         sys.exit(code)
 
 
-def row_of(folder: Path, name: str, seed: int) -> dict[str, Any]:
+def play_agent(folder: Path, name: str, seed: int, workers: int) -> Report:
+    """Return the report of a finished run's agent on fresh seeds; episodes that were played are not played again."""
+    run, path = Run(folder / f"{name}-{seed}"), folder / f"{name}-{seed}-agent.json"
+    if path.exists():
+        return Report.load(path)
+    test = run.reports()["random"]
+    agent, game = Agent.load(run.folder / "agent"), GAMES[name]
+    options: dict[str, Any] = {"env_options": game.options, "max_steps": test.max_steps, "workers": workers}
+    report = evaluate(agent, game.env, test.n, FRESH_SEED, **options)
+    report.save(path)
+    return report
+
+
+def row_of(folder: Path, name: str, seed: int, workers: int = 1) -> dict[str, Any]:
     """Return the scores of a finished run."""
     run, game = Run(folder / f"{name}-{seed}"), GAMES[name]
-    reports = run.reports()
+    reports = run.reports() | {"agent": play_agent(folder, name, seed, workers)}
     return {
         "game": name,
         "env": game.env,
@@ -84,12 +100,15 @@ def row_of(folder: Path, name: str, seed: int) -> dict[str, Any]:
 
 
 def scores_of(reports: Mapping[str, Report]) -> dict[str, dict[str, float]]:
-    """Return the mean, standard deviation and number of episodes of each controller."""
+    """Return the mean, standard deviation and number of episodes of each player."""
     return {kind: {"mean": one.mean, "std": one.std, "n": one.n} for kind, one in reports.items()}
 
 
 def demo_rows(name: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the scores of README's runs of the same preset, whose files are in ``docs/results``."""
+    """Return the scores of README's runs of the same preset, whose files are in ``docs/results``.
+
+    They evolve in dreams alone, so nothing chooses the agent: it is the dream controller.
+    """
     folder, rows = ROOT / "docs" / "results" / f"{GAMES[name].env}-quick", []
     random = Report.load(folder / "random.json")
     for seed in seeds:
@@ -102,7 +121,7 @@ def demo_rows(name: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
                 "seed": seed,
                 "steps": dream.real_steps,
                 "hardware": dream.hardware,
-                "scores": scores_of({"random": random, "dream": dream}),
+                "scores": scores_of({"random": random, "dream": dream, "agent": dream}),
             }
         )
     return rows
@@ -118,8 +137,8 @@ def at_least_random(row: dict[str, Any], kind: str) -> bool:
 def table(results: dict[str, Any]) -> str:
     """Return a row of Markdown for each environment: means over the training seeds, and the lowest and highest of them."""
     lines = [
-        "| Environment | Learns from | Random | In dreams | At least random | In the game | At least random |",
-        "|---|---|---|---|---|---|---|",
+        "| Environment | Learns from | Random | In dreams | In the game | The run's agent |",
+        "|---|---|---|---|---|---|",
     ]
     counts = set[int]()
     for name, game in GAMES.items():
@@ -128,14 +147,15 @@ def table(results: dict[str, Any]) -> str:
             continue
         counts.add(len(rows))
         cells = []
-        for kind in ("random", "dream", "game"):
+        for kind in ("random", "dream", "game", "agent"):
             played = [row for row in rows if kind in row["scores"]]
             means = [row["scores"][kind]["mean"] for row in played]
-            spread = f" ({min(means):.1f} to {max(means):.1f})" if len({*means}) > 1 else ""
-            cells.append(f"{np.mean(means):.1f}{spread}" if means else "")
-            if kind != "random":
-                above = sum(at_least_random(row, kind) for row in played)
-                cells.append(f"{above}/{len(played)}" if played else "")
+            cell = f"{np.mean(means):.1f}" if means else ""
+            if len({*means}) > 1:
+                cell += f" ({min(means):.1f} to {max(means):.1f})"
+            if means and kind != "random":
+                cell += f", {sum(at_least_random(row, kind) for row in played)}/{len(played)}"
+            cells.append(cell)
         lines.append(f"| {game.env} | {game.observation} | {' | '.join(cells)} |")
     minutes = [row["seconds"] / 60 for row in results["rows"] if "seconds" in row]
     n = results["rows"][0]["scores"]["random"]["n"]
@@ -143,7 +163,8 @@ def table(results: dict[str, Any]) -> str:
     machines = " or ".join(dict.fromkeys(row["hardware"] for row in results["rows"]))
     note = f"Mean return of {seeds} training seeds (lowest to highest), n = {n} episodes each; "
     note += f"{np.median(minutes):.0f} minutes a run (median) with one worker, {machines}. "
-    note += "At least random: within a standard error of the difference."
+    note += "Fractions: seeds at least random, within a standard error of the difference. "
+    note += "The agent is the better of a run's controllers, on fresh seeds."
     return "\n".join([*lines, "", note, ""])
 
 
@@ -154,7 +175,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--games", nargs="+", choices=[*GAMES], default=[*GAMES])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="worker processes")
     given = parser.parse_args(words)
     if given.what == "run":
         for seed in given.seeds:
@@ -164,7 +185,7 @@ def main(words: list[str] | None = None) -> None:
     finished = sorted(path.parent.name for path in given.folder.glob("*/report.html"))
     pairs = [(name, int(seed)) for name, _, seed in (folder.rpartition("-") for folder in finished) if name in GAMES]
     rows = [row for name in DEMOS if name not in dict(pairs) for row in demo_rows(name, given.seeds)]
-    rows += [row_of(given.folder, name, seed) for name, seed in pairs]
+    rows += [row_of(given.folder, name, seed, given.workers) for name, seed in pairs]
     kept = read_json(RESULT)["rows"] if RESULT.exists() else []  # of other folders
     found = {(row["game"], row["seed"]): row for row in kept + rows}
     results = {"command": "python -m benchmarks.generality", "rows": [found[key] for key in sorted(found)]}

@@ -4,13 +4,14 @@ import pytest
 
 from benchmarks.generality import GAMES, ROOT, at_least_random, demo_rows, row_of, run_game, table
 from worldmodel import envs
+from worldmodel.agents.evaluation import Report
 from worldmodel.io.files import read_json
 
 DREAMS = ("dream", "dream-seed-2")
 
 
-def row(game, seed, random, dream, evolved, std=4.0):
-    means = {"random": random, "dream": dream, "game": evolved}
+def row(game, seed, random, dream, evolved, agent=None, std=4.0):
+    means = {"random": random, "dream": dream, "game": evolved, "agent": agent}
     scores = {kind: {"mean": mean, "std": std, "n": 16} for kind, mean in means.items() if mean is not None}
     return {"game": game, "seed": seed, "seconds": 120, "steps": 1, "scores": scores, "hardware": "PC"}
 
@@ -36,17 +37,16 @@ def test_at_least_random_allows_a_standard_error_of_the_difference():
 
 
 def test_the_table_has_means_ranges_and_counts():
-    rows = [row("pong", 1, -20, -21, -12), row("pong", 2, -18, -21, -30)]
+    rows = [row("pong", 1, -20, -21, -12, -12), row("pong", 2, -18, -21, -30, -18)]
     [line] = [line for line in table({"rows": rows}).splitlines() if "Pong" in line]
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
     assert cells == [
         "ALE/Pong-v5",
         "frames",
         "-19.0 (-20.0 to -18.0)",
-        "-21.0",
-        "1/2",
-        "-21.0 (-30.0 to -12.0)",
-        "1/2",
+        "-21.0, 1/2",
+        "-21.0 (-30.0 to -12.0), 1/2",
+        "-15.0 (-18.0 to -12.0), 2/2",
     ]
 
 
@@ -54,7 +54,8 @@ def test_rows_of_the_demo_are_those_of_its_results():
     rows = demo_rows("take-cover", [1, 2])
     means = [read_json(ROOT / f"docs/results/doom-take-cover-quick/{name}.json")["mean"] for name in DREAMS]
     assert [one["scores"]["dream"]["mean"] for one in rows] == means
-    assert {*rows[0]["scores"]} == {"random", "dream"}
+    assert {*rows[0]["scores"]} == {"random", "dream", "agent"}
+    assert rows[0]["scores"]["agent"] == rows[0]["scores"]["dream"]
 
 
 @pytest.mark.slow
@@ -86,8 +87,10 @@ def test_a_run_is_that_of_the_command_and_is_not_run_again(tmp_path, monkeypatch
         run_game(tmp_path, "pendulum-vector", 2, workers=1)
     assert len(calls) == 1
     found = row_of(tmp_path, "pendulum-vector", 2)
-    assert {*found["scores"]} == {"random", "dream", "game"}
-    assert found["scores"]["game"]["n"] == 2
+    assert {*found["scores"]} == {"random", "dream", "game", "agent"}
+    assert found["scores"]["agent"]["n"] == 2
+    report = Report.load(tmp_path / "pendulum-vector-2-agent.json")  # played on seeds that chose nothing
+    assert not {*report.seeds} & {*Report.load(tmp_path / "pendulum-vector-2" / "tests" / "game.json").seeds}
     assert found["seconds"] > 0
     monkeypatch.setattr(generality, "RESULT", tmp_path / "generality.json")
     generality.main(["write", str(tmp_path)])
