@@ -325,8 +325,7 @@ def storing() -> list[Row]:
         rng = np.random.default_rng(0)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        windows, sequences = store.windows(32), store.sequences(VAE())
-        rows.append(("random windows of 32 frames", rate(lambda: windows.batch(32, rng), 32), "windows/s", ""))
+        sequences = store.sequences(VAE())
         encoded = rate(lambda: sequences.batch(32, rng), 32)
         torch.set_num_threads(threads)
     return [*rows, ("random windows of 32 encoded steps", encoded, "windows/s", "")]

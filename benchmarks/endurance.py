@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from worldmodel import VAE
@@ -90,18 +89,7 @@ def main() -> None:
 
 
 def reading(store: Store) -> dict[str, Any]:
-    """Measure how fast a large store is read on one core and encoded on all cores, and the peak memory."""
-    rng, windows = np.random.default_rng(0), store.windows(32)
-    for _ in range(100):  # open every file once, and cache the positions of its chunks
-        windows.batch(32, rng)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    start_time, count = time.monotonic(), 0
-    while time.monotonic() - start_time < 10:
-        windows.batch(32, rng)
-        count += 32
-    rate = count / (time.monotonic() - start_time)
-    torch.set_num_threads(threads)
+    """Measure how fast a large store is encoded on all cores, and the peak memory."""
     part = Store(store.path)
     part.shards = part.shards[:3]
     part._locations = [(shard, number) for shard in part.shards for number in range(len(shard.lengths))]
@@ -115,7 +103,6 @@ def reading(store: Store) -> dict[str, Any]:
     start_time = time.monotonic()
     encode(part, vae)
     return {
-        "random windows of 32 frames/s on one core": round(rate),
         "frames encoded/s": round(frames / (time.monotonic() - start_time)),
         "frames/s of the VAE alone": round(vae_rate),
         "peak memory of the reader MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),

@@ -55,7 +55,7 @@ DEMOS = ("take-cover",)
 BEGIN = "<!-- ten environments: written by `python -m benchmarks.generality write`, " + CHECKED
 END = "<!-- end of ten environments -->"
 FRESH_SEED = 20_000
-"""First seed of the episodes of a run's agent. The scores on the run's own test seeds choose which controller becomes the agent."""
+"""First seed of the episodes of a run's agent: scores on the run's own test seeds choose its controller."""
 
 
 def run_game(folder: Path, name: str, seed: int, workers: int) -> None:

@@ -1,6 +1,6 @@
-"""Training data of a store: single frames, windows of frames and windows of encoded steps (`rollouts.store.encoded_dataset`).
+"""Training data of a store: single frames, and windows of encoded steps (`rollouts.store.encoded_dataset`).
 
-Start reading at `Frames`, `Windows` and `Sequences`. They follow `worldmodel.batches.Data`, and their memory use does not
+Start reading at `Frames` and `Sequences`. They follow `worldmodel.batches.Data`, and their memory use does not
 grow with the store.
 """
 
@@ -12,13 +12,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from worldmodel.batches import SequenceBatch, action_inputs
+from worldmodel.batches import SequenceBatch
 from worldmodel.io.files import array_digest
 from worldmodel.rng import Stream
-from worldmodel.rollouts.episode import observation_dtype
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, sample_posterior
 from worldmodel.rollouts.store.shards import CHUNK, EpisodeStore
 from worldmodel.validation import validate_positive_int
@@ -97,85 +95,12 @@ class Frames:
         return frames
 
 
-class WindowBatch(NamedTuple):
-    """Windows of real steps: ``action[:, t]`` leads from ``frames[:, t]`` to ``frames[:, t + 1]``."""
-
-    frames: UInt8[Tensor, "batch time_plus_1 height width channels"] | Float[Tensor, "batch time_plus_1 observation"]
-    action: Float[Tensor, "batch time actions"]
-    """Action inputs of the memory, one-hot if discrete."""
-    reward: Float[Tensor, "batch time"]
-    terminated: Float[Tensor, "batch time"]
-    mask: Float[Tensor, "batch time"]
-    """1 at a real step, 0 at padding."""
-
-
 class _Window(NamedTuple):
     """Consecutive steps of an episode."""
 
     episode: int
     start: int
     steps: int
-
-
-class Windows:
-    """Random windows of frames, read from the compressed shards on demand.
-
-    Args:
-        store: Episodes.
-        seq_len: Number of steps of a window. Shorter episodes are padded and masked.
-        episodes: Indices of the episodes to use. None: all with at least one step.
-
-    Raises:
-        ValueError: ``seq_len`` is below 1.
-    """
-
-    def __init__(
-        self, store: EpisodeStore, seq_len: int = 32, episodes: Sequence[int] | np.ndarray | None = None
-    ) -> None:
-        validate_positive_int(seq_len=seq_len)
-        self.store, self.seq_len = store, seq_len
-        non_empty = [index for index, steps in enumerate(store.lengths) if steps]
-        self.episodes = np.asarray(non_empty if episodes is None else episodes, np.int64)
-        self._steps = np.array([store.lengths[index] for index in self.episodes])
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Digest of the episodes, identity of their store, and the window length."""
-        return {
-            "episodes": array_digest(self.episodes, digits=8),
-            "store": self.store.identity,
-            "seq_len": self.seq_len,
-        }
-
-    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
-        """Split into training and validation windows, by whole episodes."""
-        training, validation = split_episodes(self.episodes, fraction, seed)
-        return type(self)(self.store, self.seq_len, training), type(self)(self.store, self.seq_len, validation)
-
-    def batch(self, size: int, rng: np.random.Generator) -> WindowBatch:
-        """Draw random windows; all steps are equally likely, except near the ends of episodes."""
-        return self._windows(_sample_windows(self.episodes, self._steps, self.seq_len, size, rng))
-
-    def batches(self, size: int) -> Iterator[WindowBatch]:
-        """Yield all steps once, in adjacent windows, in a fixed random order."""
-        for _, windows in _tile_windows(self.episodes, self._steps, self.seq_len, size):
-            yield self._windows(windows)
-
-    def _windows(self, windows: list[_Window]) -> WindowBatch:
-        shape = self.store.observation_shape
-        frames = np.zeros((len(windows), self.seq_len + 1, *shape), observation_dtype(shape))
-        clips = []
-        for row, (index, start, steps) in zip(frames, windows, strict=True):
-            filled = 0
-            for part in self.store.reader.frames(*self.store.locate(index), start, start + steps + 1):
-                row[filled : filled + len(part)] = part
-                filled += len(part)
-            meta = self.store.episode_metadata(index)
-            taken, terminated = meta.actions[start : start + steps], np.zeros(steps, np.float32)
-            terminated[-1] = meta.terminated and start + steps == len(meta.actions)
-            action = action_inputs(taken, self.store.action_dim, taken.ndim == 1)
-            clips.append((action, meta.rewards[start : start + steps], terminated))
-        return WindowBatch(torch.from_numpy(frames), *_pad_steps(clips, self.seq_len))
 
 
 class Sequences:
@@ -271,7 +196,8 @@ class Sequences:
         if self.latent_targets == "sample":
             z = sample_posterior(z, logvar, rng)
         latent, next_latent = (torch.from_numpy(np.ascontiguousarray(part)) for part in (z[:, :-1], z[:, 1:]))
-        action, *others = _pad_steps([clip[2:] for clip in clips], self.seq_len)
+        steps = ((*clip[2:], np.ones(len(clip[2]))) for clip in clips)
+        action, *others = (torch.from_numpy(_pad(parts, self.seq_len)) for parts in zip(*steps, strict=True))
         return SequenceBatch(latent, action, next_latent, *others)
 
 
@@ -281,12 +207,6 @@ def _pad(parts: Sequence[np.ndarray], length: int) -> np.ndarray:
     for row, part in zip(padded, parts, strict=True):
         row[: len(part)] = part
     return padded
-
-
-def _pad_steps(clips: Sequence[tuple[np.ndarray, ...]], seq_len: int) -> list[Tensor]:
-    """Return the actions, rewards and terminations of windows as padded batches, and their mask."""
-    masked = ((*clip, np.ones(len(clip[0]))) for clip in clips)
-    return [torch.from_numpy(_pad(parts, seq_len)) for parts in zip(*masked, strict=True)]
 
 
 def _sample_windows(

@@ -30,7 +30,7 @@ from worldmodel.io.migration import (
 from worldmodel.io.paths import folder_path
 from worldmodel.rollouts.episode import FRAME, Episode
 from worldmodel.rollouts.pictures import grid, png, with_picture
-from worldmodel.rollouts.store.datasets import Frames, Sequences, Windows
+from worldmodel.rollouts.store.datasets import Frames, Sequences
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, encode
 from worldmodel.rollouts.store.minari_index import minari_id, minari_index
 from worldmodel.rollouts.store.shards import FORMAT, EpisodeMeta, Reader, Shard, read_shard
@@ -197,10 +197,6 @@ class Store:
     def frames(self) -> Frames:
         """Return single frames, for training a VAE."""
         return Frames(self)
-
-    def windows(self, seq_len: int = 32) -> Windows:
-        """Return windows of frames, actions and rewards, for joint training of VAE and memory."""
-        return Windows(self, seq_len)
 
     def latents(
         self, vae: Encoder, progress: Progress | bool = silent, stall_delay: int | None = None

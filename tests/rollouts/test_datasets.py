@@ -96,33 +96,34 @@ def test_partial_encodings_are_completed(store, vae):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
-def test_windows_are_aligned_with_episodes(store):
-    batch = store.windows(8).batch(60, np.random.default_rng(0))
-    first = batch.frames[:, 0, 0, 0, 0]
-    assert set(first.tolist()) == set(range(13))  # every possible start in 20 steps
+def test_windows_are_aligned_with_episodes(store, vae):
+    sequences = store.sequences(vae, seq_len=8, latent_targets="mean")
+    batch = sequences.batch(60, np.random.default_rng(0))
+    encoded = store.latents(vae).episode(0).mean  # all episodes have the same frames
     for row in range(60):
-        start = int(first[row])
-        assert batch.frames[row, :, 5, 7, 1].tolist() == list(range(start, start + 9))
+        start = round(float(batch.action[row, 0, 0]) * 100)
+        np.testing.assert_allclose(batch.latent[row], encoded[start : start + 8])
+        np.testing.assert_allclose(batch.next_latent[row], encoded[start + 1 : start + 9])
         np.testing.assert_allclose(batch.action[row, :, 0] * 100, np.arange(start, start + 8), atol=1e-5)
         assert batch.reward[row].tolist() == list(range(start + 1, start + 9))
         assert batch.terminated[row].tolist() == [0.0] * 7 + [float(start + 8 == 20)]
     assert bool((batch.mask == 1).all())
 
 
-def test_windows_of_short_episodes_are_padded(tmp_path):
+def test_windows_of_short_episodes_are_padded(tmp_path, vae):
     short = rollouts.collect(toys.short_counter, toys.marking, 3, out=tmp_path / "s")
-    batch = short.windows(4).batch(5, np.random.default_rng(0))
+    batch = short.sequences(vae, seq_len=4, latent_targets="mean").batch(5, np.random.default_rng(0))
     assert batch.mask.tolist() == [[1.0, 0.0, 0.0, 0.0]] * 5
-    assert batch.frames[:, 2:].sum() == 0
+    assert batch.latent[:, 2:].abs().sum() == 0
     assert batch.terminated.sum() == 5
 
 
-def test_a_pass_of_windows_contains_every_step_once_and_splits_are_disjoint(store):
-    windows = store.windows(8)
-    assert isinstance(windows, Data)
-    rewards = [round(r) for b in windows.batches(4) for r in b.reward[b.mask > 0].tolist()]
+def test_a_pass_of_windows_contains_every_step_once_and_splits_are_disjoint(store, vae):
+    sequences = store.sequences(vae, seq_len=8)
+    assert isinstance(sequences, Data)
+    rewards = [round(r) for b in sequences.batches(4) for r in b.reward[b.mask > 0].tolist()]
     assert sorted(rewards) == sorted(list(range(1, 21)) * 6)
-    training, held_out = windows.split(0.3, 1)
+    training, held_out = sequences.split(0.3, 1)
     assert sorted([*training.episodes, *held_out.episodes]) == list(range(6))
     assert training.identity != held_out.identity
 
@@ -160,12 +161,11 @@ class Uneven(toys.Counter):
         return result
 
 
-@pytest.mark.parametrize("kind", ["windows", "sequences"])
-def test_episodes_are_drawn_in_proportion_to_their_length(tmp_path, vae, kind):
+def test_episodes_are_drawn_in_proportion_to_their_length(tmp_path, vae):
     """Within an episode every start is equally likely. Each count is within four standard errors of its expectation."""
     store = rollouts.collect(Uneven, rollouts.uniform, episodes=5, seed=2, out=tmp_path / "store")
     assert set(store.lengths) == {2, 8, 20}
-    dataset, count = store.windows(4) if kind == "windows" else store.sequences(vae, seq_len=4), 1_500
+    dataset, count = store.sequences(vae, seq_len=4), 1_500
     batch = dataset.batch(count, np.random.default_rng(0))
     for index, steps in enumerate(store.lengths):
         actions, starts = torch.from_numpy(store.episode(index).actions), max(steps - 4, 0) + 1
@@ -249,7 +249,7 @@ def test_bad_arguments_are_refused(store, vae, tmp_path):
         store.sequences(vae, seq_len=0)
     for length in (None, float("nan"), 1.5):
         with pytest.raises(ValueError, match="seq_len"):
-            store.windows(length)
+            store.sequences(vae, seq_len=length)
     with pytest.raises(ValueError, match="latent_targets"):
         store.sequences(vae, latent_targets="mode")
     with pytest.raises(ValueError, match=r"weights"):
