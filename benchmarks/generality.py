@@ -152,7 +152,7 @@ def table(results: dict[str, Any]) -> str:
             means = [row["scores"][kind]["mean"] for row in played]
             cell = f"{np.mean(means):.1f}" if means else ""
             if len({*means}) > 1:
-                cell += f" ({min(means):.1f} to {max(means):.1f})"
+                cell += f" ({min(means):.1f}…{max(means):.1f})"
             if means and kind != "random":
                 cell += f", {sum(at_least_random(row, kind) for row in played)}/{len(played)}"
             cells.append(cell)
@@ -161,10 +161,9 @@ def table(results: dict[str, Any]) -> str:
     n = results["rows"][0]["scores"]["random"]["n"]
     seeds = " or ".join(map(str, sorted(counts)))
     machines = " or ".join(dict.fromkeys(row["hardware"] for row in results["rows"]))
-    note = f"Mean return of {seeds} training seeds (lowest to highest), n = {n} episodes each; "
-    note += f"{np.median(minutes):.0f} minutes a run (median) with one worker, {machines}. "
-    note += "Fractions: seeds at least random, within a standard error of the difference. "
-    note += "The agent is the better of a run's controllers, on fresh seeds."
+    note = f"Mean return of {seeds} training seeds (lowest…highest), n = {n} episodes each; "
+    note += f"{np.median(minutes):.0f} minutes a run (median), one worker, {machines}. "
+    note += "Fractions: seeds at least random, within a standard error. The agent is a run's better controller, on fresh seeds."
     return "\n".join([*lines, "", note, ""])
 
 
