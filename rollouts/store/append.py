@@ -8,7 +8,7 @@ from worldmodel.rollouts.episode import Episode
 from worldmodel.rollouts.store.conversion import ActionKind
 from worldmodel.rollouts.store.shards import shard_bytes
 from worldmodel.rollouts.store.store import Store
-from worldmodel.rollouts.store.write import validate_new, write_index, write_store
+from worldmodel.rollouts.store.write import fill_store, validate_new, write_index
 
 TIMEOUT_S = 10.0
 """Seconds that a process waits for another one that writes to the same store."""
@@ -30,13 +30,14 @@ def append(episode: Episode, folder: Path, metadata: dict[str, Any], kind: Actio
         ValueError: The episode is invalid, or the folder holds something else.
         OSError: The file cannot be written.
     """
-    if (store := opened(folder, metadata, kind)) is None:
-        return len(write_store([episode], folder, metadata, kind))
-    kind.validate(episode)
-    if episode.frames.shape[1:] != store.observation_shape:
-        raise ValueError(f"frames must be {store.observation_shape} as in {folder}, got {episode.frames.shape[1:]}")
+    if not (folder / "metadata.json").exists():
+        validate_new(folder)  # a folder of something else gets no lock
     with locked(folder, TIMEOUT_S):
-        store = Store(folder)
+        if (store := opened(folder, metadata, kind)) is None:
+            return len(fill_store([episode], folder, metadata, kind))
+        kind.validate(episode)
+        if episode.frames.shape[1:] != store.observation_shape:
+            raise ValueError(f"frames must be {store.observation_shape} as in {folder}, got {episode.frames.shape[1:]}")
         ends = [shard.first + len(shard.lengths) for shard in store.shards]
         index = max([*ends, *(int(name[:-3]) + 1 for name in store.damaged if name[:-3].isdecimal())], default=0)
         write_bytes(folder / "shards" / f"{index:06d}.h5", shard_bytes([episode.at(index)]))

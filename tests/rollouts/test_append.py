@@ -1,5 +1,7 @@
 """Episodes added one at a time make the store of one call; nothing of a store is overwritten."""
 
+import multiprocessing
+
 import pytest
 
 from tests import toys
@@ -54,3 +56,20 @@ def test_a_folder_of_something_else_is_refused(episodes, tmp_path):
     with pytest.raises(ValueError, match=str(tmp_path)):
         append(episodes[0], tmp_path, METADATA, KIND)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def _append(episode, folder, barrier):
+    barrier.wait()
+    append(episode, folder, METADATA, KIND)
+
+
+def test_two_processes_that_start_a_store_lose_no_episode(episodes, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    processes = [context.Process(target=_append, args=(episode, tmp_path / "one", barrier)) for episode in episodes[:2]]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert sorted(rollouts.Store(tmp_path / "one").lengths) == [3, 7]
