@@ -8,7 +8,7 @@ from worldmodel.rollouts.episode import Episode
 from worldmodel.rollouts.store.conversion import ActionKind
 from worldmodel.rollouts.store.shards import shard_bytes
 from worldmodel.rollouts.store.store import Store
-from worldmodel.rollouts.store.write import fill_store, validate_new, write_index
+from worldmodel.rollouts.store.write import validate_new, write_index, write_store
 
 TIMEOUT_S = 10.0
 """Seconds that a process waits for another one that writes to the same store."""
@@ -34,7 +34,7 @@ def append(episode: Episode, folder: Path, metadata: dict[str, Any], kind: Actio
         validate_new(folder)  # a folder of something else gets no lock
     with locked(folder, TIMEOUT_S):
         if (store := opened(folder, metadata, kind)) is None:
-            return len(fill_store([episode], folder, metadata, kind))
+            return len(write_store([episode], folder, metadata, kind, is_locked=True))
         kind.validate(episode)
         if episode.frames.shape[1:] != store.observation_shape:
             raise ValueError(f"frames must be {store.observation_shape} as in {folder}, got {episode.frames.shape[1:]}")

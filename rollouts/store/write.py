@@ -118,6 +118,7 @@ def write_store(
     kind: ActionKind | None,
     shape: tuple[int, ...] = (),
     source: dict[str, str] | None = None,
+    is_locked: bool = False,
 ) -> Store:
     """Write episodes into a store.
 
@@ -129,55 +130,44 @@ def write_store(
         shape: Shape of an observation. Empty: that of the first episode.
         source: Name and digest of the source of the episodes: an interrupted call with the same source is continued, and a
             finished one is not repeated. None: an interrupted call is repeated.
+        is_locked: Whether the caller has locked the folder.
 
     Raises:
         ValueError: The folder holds something else, there is no episode, or an episode is of another kind.
     """
-    with locked(folder):
-        return fill_store(episodes, folder, metadata, kind, shape, source)
-
-
-def fill_store(
-    episodes: Iterable[Episode] | Callable[[int], Iterator[Episode]],
-    folder: Path,
-    metadata: dict[str, Any],
-    kind: ActionKind | None,
-    shape: tuple[int, ...] = (),
-    source: dict[str, str] | None = None,
-) -> Store:
-    """Write episodes as `write_store` does, into a folder that the caller has locked."""
-    if source and (folder / "metadata.json").exists():
-        store = Store(folder)
-        if store.metadata.get("source") == source["digest"]:
-            indexed = (minari_index(folder) / "metadata.json").exists()
-            return store if indexed else write_index(store)
-    known, shards = bool(shape), _begin(folder, source or {"name": "episodes", "digest": ""})
-    done = sum(len(shard.lengths) for shard in shards)
-    shape = shape or (shards[0].observation_shape if shards else ())
-    for shard in shards[:1]:
-        kind = ActionKind.first(Reader().episode(shard, 0), kind)
-    rest = episodes(done) if callable(episodes) else iter(episodes)
-    while block := [one.at(done + number) for number, one in enumerate(islice(rest, EPISODES_PER_SHARD))]:
-        kind = kind or ActionKind.first(block[0])
-        shape = shape or block[0].frames.shape[1:]
-        for episode in block:
-            kind.validate(episode)
-            if episode.frames.shape[1:] != shape:
-                found = episode.frames.shape[1:]
-                expected = "those of the environment" if known else "as in the others"
-                raise ValueError(f"episode {episode.index}: frames must be {shape}, {expected}, got {found}")
-        write_bytes(folder / "shards" / f"{done:06d}.h5", shard_bytes(block))
-        done += len(block)
-    if not done or kind is None:
-        raise ValueError("episodes must hold at least one episode, got none")
-    size = kind.size or _num_actions(folder)
-    metadata = metadata | {"discrete": kind.discrete, "action_dim": size}
-    metadata |= {"nvec": list(kind.nvec)} if kind.nvec else {}
-    metadata |= {"source": source["digest"]} if source else {}
-    metadata |= {} if shape == FRAME else {"observation_shape": list(shape)}
-    write_json(folder / "metadata.json", metadata)  # last, so that a folder with metadata is complete
-    (folder / UNFINISHED).unlink()
-    return write_index(Store(folder))
+    with contextlib.nullcontext() if is_locked else locked(folder):
+        if source and (folder / "metadata.json").exists():
+            store = Store(folder)
+            if store.metadata.get("source") == source["digest"]:
+                indexed = (minari_index(folder) / "metadata.json").exists()
+                return store if indexed else write_index(store)
+        known, shards = bool(shape), _begin(folder, source or {"name": "episodes", "digest": ""})
+        done = sum(len(shard.lengths) for shard in shards)
+        shape = shape or (shards[0].observation_shape if shards else ())
+        for shard in shards[:1]:
+            kind = ActionKind.first(Reader().episode(shard, 0), kind)
+        rest = episodes(done) if callable(episodes) else iter(episodes)
+        while block := [one.at(done + number) for number, one in enumerate(islice(rest, EPISODES_PER_SHARD))]:
+            kind = kind or ActionKind.first(block[0])
+            shape = shape or block[0].frames.shape[1:]
+            for episode in block:
+                kind.validate(episode)
+                if episode.frames.shape[1:] != shape:
+                    found = episode.frames.shape[1:]
+                    expected = "those of the environment" if known else "as in the others"
+                    raise ValueError(f"episode {episode.index}: frames must be {shape}, {expected}, got {found}")
+            write_bytes(folder / "shards" / f"{done:06d}.h5", shard_bytes(block))
+            done += len(block)
+        if not done or kind is None:
+            raise ValueError("episodes must hold at least one episode, got none")
+        size = kind.size or _num_actions(folder)
+        metadata = metadata | {"discrete": kind.discrete, "action_dim": size}
+        metadata |= {"nvec": list(kind.nvec)} if kind.nvec else {}
+        metadata |= {"source": source["digest"]} if source else {}
+        metadata |= {} if shape == FRAME else {"observation_shape": list(shape)}
+        write_json(folder / "metadata.json", metadata)  # last, so that a folder with metadata is complete
+        (folder / UNFINISHED).unlink()
+        return write_index(Store(folder))
 
 
 def validate_new(folder: Path) -> None:
