@@ -67,7 +67,7 @@ def write_report(run: Run, settings: RunConfig, add_rest: Callable[[], None] = l
     """
     with run.stage("report"), bar("videos and plots", "parts") as progress:
         world, results = run.world(), verdicts(run)
-        best = best_controller(run)
+        best = run.best
         if best:
             Agent(world, run.controller(best)).save(run.folder / "agent")
             StartStates.from_episodes(run.latents(world), seed=settings.seed).save(run.folder / "agent")
@@ -89,12 +89,6 @@ def write_report(run: Run, settings: RunConfig, add_rest: Callable[[], None] = l
     opening = _provenance(run, settings) + "".join(videos[:1]) + _summary(run, settings, results, best)
     opening += "".join(videos[1:])
     return write_page(run.folder / "report.html", f"World model of {settings.env}", opening + "".join(sections))
-
-
-def best_controller(run: Run) -> str | None:
-    """Return "dream" or "game", the origin of the controller with the highest mean return; None: no controller is evaluated."""
-    evaluated = {name: report.mean for name, report in run.reports().items() if name in ORIGINS}
-    return max(evaluated, key=lambda name: (evaluated[name], name)) if evaluated else None
 
 
 def _provenance(run: Run, settings: RunConfig) -> str:

@@ -88,6 +88,12 @@ class Run:
         only_dream = not (self.folder / "evolve-game").exists() and (self.folder / "evolve-dream").exists()
         return "dream" if only_dream else "game"
 
+    @property
+    def best(self) -> str | None:
+        """Where the controller with the highest mean return in the run's tests was evolved; None: there are no tests."""
+        means = {where: report.mean for where, report in self.reports().items() if where in ("dream", "game")}
+        return max(means, key=lambda where: (means[where], where)) if means else None
+
     def search(self, where: str) -> Path:
         """Return the folder of the search in the "game" or in the "dream", or of the "clone"."""
         return self.searches.get(where, self.folder / (where if where == "clone" else f"evolve-{where}"))

@@ -492,8 +492,21 @@ def test_a_changed_controller_is_evaluated_again(finished, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("better", ["dream", "game"])
+def test_the_better_controller_is_evaluated_by_default(finished, tmp_path, better):
+    run = Run(Path(shutil.copytree(finished, tmp_path / "run")))
+    for where in ("dream", "game"):
+        Report("CartPole-v1", [20.0 if where == better else 10.0], [1], [1]).save(
+            run.folder / "tests" / f"{where}.json"
+        )
+    assert main(["evaluate", str(run.folder), "--eval.episodes", "1", "--eval.seed", "5", "--eval.max_steps", "3"]) == 0
+    assert len([*(run.folder / "tests").glob(f"{better}-*.json")]) == 1
+
+
+@pytest.mark.slow
 def test_the_only_controller_is_evaluated_by_default(finished, tmp_path):
     run = Run(Path(shutil.copytree(finished, tmp_path / "run")))
+    shutil.rmtree(run.folder / "tests")
     assert run.evolved == "game"
     shutil.rmtree(run.folder / "evolve-game")
     assert run.evolved == "dream"

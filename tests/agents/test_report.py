@@ -58,7 +58,10 @@ def test_scores_are_the_statistics_of_the_returns(tmp_path, monkeypatch):
             key: format_number(value) for key, value in statistics.items()
         }
         assert {key: shown[key] for key in expected} == expected
-    assert report.best_controller(run) == "dream"
+    assert run.best == "dream"
+    Report("CartPole-v1", [4.0], [1], [1]).save(tmp_path / "tests" / "game.json")  # an equal mean
+    assert run.best == "game"
+    assert Run(tmp_path / "new").best is None
 
 
 def test_steps_of_evolution_include_evaluations_and_iterations(tmp_path):

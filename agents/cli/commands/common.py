@@ -34,8 +34,8 @@ RunPreset = Literal[NAMES]  # type: ignore[valid-type]
 _COMPILATION = " (the first start compiles the emulator: about 10 s)"
 MAX_THREADS = 1_024
 """Maximum number of threads."""
-WHERE = "None: game, or dream where the run has only a controller evolved in dreams."
-"""The default of --where, the same in every command."""
+BETTER = "None: the better one in the run's tests; without tests game, or dream if it is the only one."
+"""The default of --where where it selects a controller."""
 
 
 class Command(NamedTuple):
@@ -148,9 +148,9 @@ def device_of(options: Namespace) -> Iterator[None]:
 
 
 def add_where(parser: Parser, what: str, *more: str) -> None:
-    """Add ``--where``, which selects one of a run's controllers; ``what`` is the first sentence of its help."""
+    """Add ``--where``, which selects one of a run's controllers; ``what`` is its help."""
     names = Literal[("game", "dream", *more)]  # type: ignore[valid-type]
-    parser.add_argument("--where", type=names | None, default=None, help=f"{what} {WHERE}")
+    parser.add_argument("--where", type=names | None, default=None, help=what)
 
 
 def slug(env: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from worldmodel.agents.cli.commands.common import (
+    BETTER,
     add_preset,
     add_run,
     add_where,
@@ -52,7 +53,7 @@ def build_dream(parser: Parser) -> None:
         "--store", type=str | None, default=None, help="Path of a folder for a store of dreams. None: make videos."
     )
     parser.add_argument("--num_rollouts", type=int, default=16, help="Number of dreams in the store.")
-    add_where(parser, "Controller of the dreams in the store: game or dream.")
+    add_where(parser, f"Controller of the dreams in the store: game or dream. {BETTER}")
     add_preset(parser)
 
 
@@ -134,7 +135,7 @@ def _dream_into(source: Any, folder: Path, options: Namespace) -> None:
         agent, start_states = source.agent(), source.start_states()
         world, controller = agent.world, agent.controller
     else:
-        world, controller = source.world(), source.controller(options.where or source.evolved)
+        world, controller = source.world(), source.controller(options.where or source.best or source.evolved)
         start_states = source.latents(world)
     sizes, keep = (options.horizon, options.num_rollouts), ("latents", "actions", "rewards")
     with busy(f"dreaming {options.num_rollouts} rollouts"):

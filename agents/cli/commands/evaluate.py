@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from worldmodel.agents.cli.commands.common import (
+    BETTER,
     add_preset,
     add_run,
     add_settings,
@@ -26,7 +27,8 @@ from worldmodel.agents.progress import answers, next_hint, print_verdict
 def build_evaluate(parser: Parser) -> None:
     """Evaluate a controller on whole episodes of the real environment, with seeds that training never uses."""
     add_run(parser, agents=True)
-    add_where(parser, "Controller to evaluate: game, dream or clone (`worldmodel train controller`).", "clone")
+    what = "Controller to evaluate: game, dream or clone (`worldmodel train controller`)."
+    add_where(parser, f"{what} {BETTER}", "clone")
     add_preset(parser)
     parser.add_argument(
         "--env", type=str | None, default=None, help="Id of the environment. None: the official one of the rollouts."
@@ -60,7 +62,7 @@ def evaluate(options: Namespace) -> None:
     source = resolve_agent(options.run, options.pretrained)
     words = [options.run, *["--pretrained"] * options.pretrained]
     if isinstance(source, Run):
-        name = options.where or source.evolved
+        name = options.where or source.best or source.evolved
         agent = Agent(source.world(), source.controller(name))
         env, env_options = env_and_options(source, options.env, official=True)
         words += ["--where", name]

@@ -26,7 +26,8 @@ from worldmodel.agents.progress import answers, next_hint
 def build_evolve(parser: Parser) -> None:
     """Evolve a controller on a run folder's world model, in dreams or in the real environment."""
     add_run(parser)
-    add_where(parser, "Where to evolve: game (the real environment) or dream.")
+    only = "None: game, or dream where the run has only a controller evolved in dreams."
+    add_where(parser, f"Where to evolve: game (the real environment) or dream. {only}")
     add_preset(parser)
     parser.add_argument(
         "--env", type=str | None, default=None, help="Id of the environment. None: that of the rollouts."
