@@ -5,6 +5,7 @@ Start reading at `keep`.
 python -m benchmarks.records keep RUN NAME --title "CarRacing, evolved in the game" --also RUN... --ship
 python -m benchmarks.records keep RUN NAME --where dream --title "CarRacing, evolved only in dreams"
 python -m benchmarks.records keep RUN NAME --test 'deterministic={"noop_max": 0}'
+python -m benchmarks.records seed RUN NAME                 # a run of the record's preset with another seed
 python -m benchmarks.records write                         # the tables of README and docs/records.md, from docs/results/records
 
 --ship: after the evaluation, the agent replaces the one with this name in the package.
@@ -25,9 +26,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.costs import evolution_frames, frames, repeat, steps
 from benchmarks.results import CHECKED, ROOT, put
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.video import write_png
+from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.schema import OFFICIAL
 from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
 from worldmodel.agents.pretrained import HOME, PretrainedAgent
@@ -129,6 +132,41 @@ def keep(
         print(PretrainedAgent(HOME / name, Path()).report())
 
 
+def keep_seed(run: Run, name: str) -> None:
+    """Keep the report of a run of a record's preset with another seed, which evolved in dreams.
+
+    Raises:
+        ValueError: The run was not tested with the seeds of records.
+    """
+    report, seed = run.reports()["dream"], read_yaml(run.folder / "config.yaml")["seed"]
+    if (report.n, report.seeds[0]) != (EPISODES, SEED):
+        raise ValueError(f"{run.folder} must be tested with {EPISODES} episodes from seed {SEED} on")
+    file = f"{name}-seed-{seed}.json"
+    report.save(RECORDS / file)
+    path = RECORDS / f"{name}.seeds.json"
+    kept = read_json(path) if path.exists() else {}
+    kept[str(seed)] = {"report": file, "frames": frames([run]), "seconds": round(sum(run.timings().values()))}
+    write_json(path, {key: kept[key] for key in sorted(kept, key=int)})
+
+
+def seeds_row(name: str) -> list[str]:
+    """Return the cells of a row over the training seeds of a record's preset, the record's own first; empty: it has one."""
+    path, about = RECORDS / f"{name}.seeds.json", read_json(RECORDS / f"{name}.about.json")
+    if not path.exists():
+        return []
+    kept = read_json(path)
+    reports = [Report.load(RECORDS / file) for file in (about["tests"][""], *(one["report"] for one in kept.values()))]
+    means, costs = np.array([report.mean for report in reports]), [about, *kept.values()]
+    std = means.std(ddof=1)
+    return [
+        f"the same, training seeds 1, {', '.join(kept)}: {', '.join(f'{mean:.0f}' for mean in means)}",
+        f"{means.mean():.0f} ± {std:.0f} ({std / len(means) ** 0.5:.1f}, {len(means)} runs)",
+        f"{np.mean([one['frames'] for one in costs]) / 1e6:.1f} million",
+        f"{np.mean([report.dream_steps or 0 for report in reports]) / 1e6:.0f} million",
+        duration(float(np.median([one["seconds"] for one in costs]))),
+    ]
+
+
 class Former(NamedTuple):
     """The costs and the history of an earlier record; ``steps`` are environment steps, ``dreamed`` dream steps."""
 
@@ -188,37 +226,11 @@ def about(evolutions: list[Run], runs: list[Run], where: str, agent: Agent) -> d
         "frames": frames(runs),
         "frames_before": frames(runs) - sum(map(evolution_frames, evolutions)),
         "seconds_before": round(seconds - sum(run.timings().get("evolve in the game", 0) for run in evolutions)),
-        "action_repeat": _repeat(evolutions[-1]),
+        "action_repeat": repeat(evolutions[-1]),
         "controller": repr(agent.controller),
         "memory": agent.world.memory.config,
         "runs": [str(one.folder) for one in runs],
     }
-
-
-def frames(runs: list[Run]) -> int:
-    """Return the number of frames of the game in all runs, with action repeat; shared rollouts count once."""
-    stored = sum(run.store().steps * _repeat(run) for run in _stores(runs))
-    return stored + sum(evolution_frames(run) for run in runs)
-
-
-def steps(runs: list[Run]) -> int:
-    """Return the number of environment steps in all runs: an action and its repeats are one step."""
-    return sum(run.store().steps for run in _stores(runs)) + sum(run.evolution_steps("game") for run in runs)
-
-
-def evolution_frames(run: Run) -> int:
-    """Return the number of frames of a run's evolution in the game."""
-    return run.evolution_steps("game") * _repeat(run)
-
-
-def _stores(runs: list[Run]) -> list[Run]:
-    """Return one run for each store."""
-    return list({run.rollouts_folder.resolve(): run for run in runs}.values())
-
-
-def _repeat(run: Run) -> int:
-    """Return the action repeat of a run."""
-    return int(run.store().metadata["env_options"].get("action_repeat", 1))
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -337,6 +349,8 @@ def table(every_test: bool = True) -> str:
             cells += (f"{report.dream_steps / 1e6:.0f} million" if report.dream_steps else "none",)
             cells += (duration(about["seconds"]), *(() if every_test else (RIVALS.get(name, "none"),)))
             lines.append(f"| {' | '.join(cells)} |")
+        if every_test and (seeds := seeds_row(name)):
+            lines.append(f"| {' | '.join(seeds)} |")
     return "\n".join([*lines, ""])
 
 
@@ -361,6 +375,9 @@ def main() -> None:
     keeping.add_argument(
         "--workers", type=int, default=2, help="Number of processes that step environments (default: 2)."
     )
+    seed = commands.add_parser("seed")
+    seed.add_argument("run", type=Path, help="Path of the run folder.")
+    seed.add_argument("name", help="Name of the record.")
     commands.add_parser("write")
     options = parser.parse_args()
     if options.command == "keep":
@@ -378,6 +395,8 @@ def main() -> None:
             options.after and Run(options.after),
             options.on,
         )
+    if options.command == "seed":
+        keep_seed(Run(options.run), options.name)
     for page, every_test in PAGES.items():
         put(ROOT / page, MARK, table(every_test), END)
 

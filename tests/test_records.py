@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 
 import pytest
@@ -72,6 +73,41 @@ def test_checks_of_iterations_list_frames_and_returns(records_dir):
     write_json(records_dir / "one.about.json", {"frames_before": 0, "seconds_before": 0, "action_repeat": 4})
     write_json(records_dir / "one.iterations.json", {"rows": [{"real_steps": 50, "episode_mean": 3.0}]})
     assert records.evaluations("one") == ([200], [], [3.0])
+
+
+def test_training_seeds_have_a_row_of_their_own(run, records_dir, tmp_path):
+    """Its mean and its deviation are over runs: those of 10, 20 and 60."""
+
+    def report(mean, steps):
+        seeds = [records.SEED, records.SEED + 1]
+        return Report("CartPole-v1", [mean - 1, mean + 1], [1, 1], seeds, dream_steps=steps)
+
+    about = {"title": "CartPole", "tests": {"": "pole.json"}, "frames": 1_000_000, "seconds": 60}
+    write_json(records_dir / "pole.about.json", about)
+    report(10.0, 1_000_000).save(records_dir / "pole.json")
+    assert records.seeds_row("pole") == []
+    for seed, mean in ((12, 60.0), (2, 20.0)):
+        other = Run(tmp_path / f"seed {seed}")
+        shutil.copytree(run.folder, other.folder)
+        (other.folder / "config.yaml").write_text(f"seed: {seed}\n")
+        report(mean, 4_000_000).save(other.folder / "tests" / "dream.json")
+        records.keep_seed(other, "pole")
+    name, score, frames, dreamed, seconds = records.seeds_row("pole")
+    assert name.endswith("1, 2, 12: 10, 20, 60")
+    assert score == "30 ± 26 (15.3, 3 runs)"
+    assert frames == f"{(1e6 + 2 * records.frames([run])) / 3e6:.1f} million"
+    assert (dreamed, seconds) == ("3 million", "17 s")
+    assert records.table().splitlines()[3] == f"| {' | '.join(records.seeds_row('pole'))} |"
+    assert "training seeds" not in records.table(every_test=False)
+
+
+def test_a_run_with_other_test_seeds_is_not_kept(run, records_dir, tmp_path):
+    other = Run(tmp_path / "other")
+    other.folder.mkdir()
+    (other.folder / "config.yaml").write_text("seed: 2\n")
+    Report("CartPole-v1", [1.0, 2.0], [1, 1], [1, 2]).save(other.folder / "tests" / "dream.json")
+    with pytest.raises(ValueError, match=str(records.SEED)):
+        records.keep_seed(other, "pole")
 
 
 @pytest.mark.slow
