@@ -37,7 +37,7 @@ from worldmodel.agents.config.provenance import versions
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.config.sections import PER_ITERATION, read_sections
 from worldmodel.agents.progress import bar, duration
-from worldmodel.agents.runs.iteration import iteration_run
+from worldmodel.agents.runs.iteration import iteration_run, num_training_episodes
 from worldmodel.agents.runs.run_folder import Run, rows_of
 from worldmodel.agents.shell import command
 from worldmodel.messages import format_number
@@ -103,8 +103,9 @@ def _summary(run: Run, settings: RunConfig, results: Sequence[Verdict], best: st
     store, reports = run.store(), run.reports()
     generations = {"dreams": settings.dream.generations, "the game": settings.game.generations}
     evolved = " and ".join(f"in {where} ({count} generations)" for where, count in generations.items() if count)
+    count = num_training_episodes(run)
     sentences = [
-        f"The world model is trained on {len(store):,} episodes ({store.steps:,} steps) of {store.env}."
+        f"The world model is trained on {count:,} episodes ({sum(store.lengths[:count]):,} steps) of {store.env}."
         + (f" Controllers are evolved {evolved}." if evolved else "")
     ]
     level, others = "good", list(results)

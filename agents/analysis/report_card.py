@@ -177,13 +177,13 @@ def _measurements(card: ReportCard) -> dict[str, str]:
         rows["terminations: skill, predicted (real)"] = _join(ends.skill, counts)
     for one in card.promises:
         means = f"{format_number(one.dream)} ({format_number(one.real)})"
-        name = f"return of {one.behavior} in {one.horizon} steps: r, at most, dream (real)"
+        name = f"return of {one.behavior} in {one.horizon} steps: r, of dreams with each other, dream (real)"
         rows[name] = _join(one.correlation, one.attainable, means)
         if one.other_actions is not None:
             rows[f"return of other actions in {one.horizon} steps: r"] = _join(one.other_actions)
         if ends is not None:
             means = f"{one.dream_survival:.0%} ({one.real_survival:.0%})"
-            name = f"survival of {one.behavior} in {one.horizon} steps: r, at most, dream (real)"
+            name = f"survival of {one.behavior} in {one.horizon} steps: r, of dreams with each other, dream (real)"
             rows[name] = _join(one.survival_correlation, one.survival_attainable, means)
     for drift in card.drift:
         name = f"latents after {drift.horizon} steps: explained by dreams, one dream, persistence, other episode"

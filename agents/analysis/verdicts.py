@@ -32,6 +32,8 @@ MIN_CORRELATION, GOOD_CORRELATION = 0.3, 0.6
 MIN_ATTAINED, MIN_ATTAINABLE = 0.6, 0.2
 """Minimum share of the attainable correlation of a head that is not bad, and the least value that is taken for attainable: a
 head that predicts nothing takes everything for noise."""
+NEARLY_ATTAINED = 0.9
+"""Minimum share of the attainable correlation of a head that only the noise of its dreams limits."""
 MIN_ACTION_EFFECT = 0.05
 """Minimum difference of the correlations under the recorded and under other actions."""
 GOOD_LATENT_STEPS = 10
@@ -155,17 +157,19 @@ def _ranking(
     Args:
         part: Head.
         correlation: Correlation over start states.
-        attainable: That of a true world model as noisy as the dreams; None: unknown.
+        attainable: That of dreams with dreams of other noise: what a true world model as noisy reaches; None: unknown.
         numbers: Beginning of the sentence.
         other_actions: Correlation of dreams under other actions; None: unknown.
     """
-    numbers += "" if attainable is None else f", at most {attainable:.2f} by their own noise"
+    numbers += "" if attainable is None else f", each other with {attainable:.2f}"
     attained = attainable is not None and correlation >= MIN_ATTAINED * max(attainable, MIN_ATTAINABLE)
     if correlation < MIN_CORRELATION and not attained:
         return Verdict(part, f"{numbers}: evolution in these dreams learns little", "bad")
     if other_actions is not None and other_actions > correlation - MIN_ACTION_EFFECT:
         text = f"{numbers}, with other actions {other_actions:.2f}: dreams hardly depend on actions"
         return Verdict(part, text, "weak")
+    if attainable is not None and MIN_CORRELATION <= attainable <= correlation / NEARLY_ATTAINED:
+        return Verdict(part, f"{numbers}: as well as their noise allows", "good")
     if correlation < GOOD_CORRELATION:
         return Verdict(part, f"{numbers}: evolution in these dreams is slow", "weak")
     return Verdict(part, f"{numbers}: evolution in these dreams can learn", "good")

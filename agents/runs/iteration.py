@@ -123,6 +123,16 @@ def read_num_episodes(folder: Path) -> int:
         return count
 
 
+def num_training_episodes(run: Run) -> int:
+    """Return the number of episodes that the run's memory was trained on: those before the iteration that trained it."""
+    weights = "memory.safetensors"
+    present = (run.world_folder / weights).read_bytes()
+    for path in sorted((run.folder / "iterations").glob(f"[0-9]*/world/{weights}")):  # a later one may have a copy
+        if path.read_bytes() == present:
+            return read_num_episodes(path.parent.parent)
+    return len(run.store())
+
+
 def read_result(run: Run, number: int) -> Iteration:
     """Read the results of an iteration.
 

@@ -13,6 +13,7 @@ from worldmodel.agents import Report
 from worldmodel.agents.analysis import dream_video, report
 from worldmodel.agents.analysis.diagnostics import MemoryDiagnostics
 from worldmodel.agents.analysis.html import section, table
+from worldmodel.agents.runs.iteration import num_training_episodes
 from worldmodel.agents.runs.run_folder import REST, Run
 from worldmodel.messages import format_number
 from worldmodel.rollouts.policy.controllers import LinearController
@@ -73,6 +74,20 @@ def test_steps_of_evolution_include_evaluations_and_iterations(tmp_path):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert Run(tmp_path).evolution_steps("dream") == 20
+
+
+def test_training_episodes_are_those_before_the_iteration_that_trained_the_memory(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    for number, weights, episodes in ((1, b"one", 5), (2, b"two", 9), (3, b"two", 13)):  # the third has a copy
+        folder = tmp_path / "iterations" / f"{number:02d}"
+        (folder / "world").mkdir(parents=True)
+        (folder / "world" / "memory.safetensors").write_bytes(weights)
+        (folder / "episodes.json").write_text(json.dumps({"episodes": episodes}))
+    run.world_folder.mkdir()
+    monkeypatch.setattr(Run, "store", lambda run: range(20))
+    for weights, count in ((b"one", 5), (b"two", 9), (b"of no iteration", 20)):
+        (run.world_folder / "memory.safetensors").write_bytes(weights)
+        assert num_training_episodes(run) == count
 
 
 def test_controller_film_shows_the_game_and_the_dream():

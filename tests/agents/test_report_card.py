@@ -258,6 +258,13 @@ def test_a_share_of_the_attainable_correlation_is_not_bad():
     assert _ranking("terminations", 0.05, 0.05, "").level == "bad"
 
 
+def test_a_head_that_only_its_noise_limits_is_good():
+    """Correlations 0.5 with the game and 0.52 of dreams with each other; noise that nothing outweighs excuses nothing."""
+    levels = [_ranking("rewards", 0.5, attainable, "").level for attainable in (None, 0.52, 0.9, 0.1)]
+    assert levels == ["weak", "good", "weak", "weak"]
+    assert _ranking("rewards", 0.5, 0.52, "", other_actions=0.5).level == "weak"
+
+
 def test_cards_survive_json(card, tmp_path):
     content = json.loads(json.dumps(card.to_json, allow_nan=False))
     assert from_json(ReportCard, content, tmp_path) == card
