@@ -3,7 +3,8 @@
 Layouts of an ``.npz`` file, one episode each:
 
 - `WorldModelsExperiments <https://github.com/hardmaru/WorldModelsExperiments>`_ (``extract.py``): ``obs`` (T, 64, 64, 3) and
-  ``action`` (T,) or (T, n). Action t is taken at frame t. The last action has no next frame and is dropped.
+  ``action`` (T,) or (T, n). Action t is taken at frame t. The last action has no next frame and is dropped; if it terminated
+  the episode, the step before it does.
 - `ctallec/world-models <https://github.com/ctallec/world-models>`_ (``data/carracing.py``): ``observations`` (T, 96, 96, 3),
   ``actions`` (1000, 3), ``rewards`` (T,) and ``terminals`` (T,). Row t is an action, its reward and the frame after it. The
   first row has no frame before it and is dropped, as are actions after the end. A terminal in row 1,000 is a time limit.

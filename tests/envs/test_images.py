@@ -141,6 +141,20 @@ def test_numbers_outside_of_the_bounds_are_refused(value):
         env.step(0)
 
 
+@pytest.mark.parametrize(("beyond", "is_rounding"), [(0.0009, True), (0.0011, False)])
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-4, 4)])
+def test_a_thousandth_of_the_range_beyond_the_bounds_is_rounding(low, high, beyond, is_rounding):
+    image = np.full((48, 80, 3), low, np.float32)
+    env = to_pixels(box(image, low, high))
+    env.reset(seed=1)
+    image[:24], image[24:] = high + beyond * (high - low), low - beyond * (high - low)
+    if is_rounding:
+        assert set(np.unique(env.step(0)[0])) >= {0, 255}
+    else:
+        with pytest.raises(ValueError, match="observation"):
+            env.step(0)
+
+
 def test_infinite_bounds_are_refused():
     with pytest.raises(ValueError, match="TransformObservation"):
         to_pixels(box(np.zeros((48, 80, 3), np.float32), -np.inf, np.inf))

@@ -1,7 +1,9 @@
 """Episodes added one at a time make the store of one call; nothing of a store is overwritten."""
 
 import multiprocessing
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests import toys
@@ -56,6 +58,14 @@ def test_a_folder_of_something_else_is_refused(episodes, tmp_path):
     with pytest.raises(ValueError, match=str(tmp_path)):
         append(episodes[0], tmp_path, METADATA, KIND)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_episode_with_other_frames_is_refused(episodes, tmp_path):
+    append(episodes[0], tmp_path, METADATA, KIND)
+    larger = replace(episodes[1], frames=np.zeros((len(episodes[1].frames), 96, 96, 3), np.uint8))
+    with pytest.raises(ValueError, match="frames"):
+        append(larger, tmp_path, METADATA, KIND)
+    assert rollouts.Store(tmp_path).lengths == [3]
 
 
 def _append(episode, folder, barrier):

@@ -96,6 +96,12 @@ def test_discrete_actions_are_recorded_as_numbers(tmp_path):
     assert not (tmp_path / "game").exists()
 
 
+def test_a_recording_keeps_the_choices_of_its_actions(tmp_path):
+    shown = world(actions=5)
+    shown.nvec = (3, 2, 2)
+    assert Recorder(tmp_path, shown, "Counter", {}).kind.nvec == (3, 2, 2)
+
+
 def test_steps_of_a_controller_and_rewound_steps_are_not_recorded(tmp_path):
     session = recorded(tmp_path)
     taken = actions(9)
