@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -64,14 +63,12 @@ def test_two_processes_train_the_same_weights_as_one(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]  # at a free port
     one = [sys.executable, str(script), str(tmp_path / "one")]
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port, str(script),
-           str(tmp_path / "two")]  # fmt: skip
+    two = [sys.executable, *launcher, str(script), str(tmp_path / "two")]
     for command in (one, two):
-        subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, timeout=300)
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-5_000:]
     alone, together = (read_tensors(tmp_path / name / "memory" / "weights.safetensors") for name in ("one", "two"))
     for name, weight in alone.items():
         # Compare whole tensors: Adam takes full steps even where a gradient is only rounding error.
