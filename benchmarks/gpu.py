@@ -9,7 +9,6 @@ python -m benchmarks.gpu [--out FILE.json]      --write saves docs/results/gpu.j
 
 import argparse
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from benchmarks.gpu_training import (
     SOURCE,
     Dreamed,
     Frames,
+    Reached,
     dream_data,
     frames_of,
     train_memory,
@@ -37,6 +37,7 @@ from worldmodel import FRMDN, VAE, Memory, WorldModel
 from worldmodel.imagination import imagine, sample_noise
 from worldmodel.io.files import write_json
 from worldmodel.rng import seeded
+from worldmodel.training.devices import device_name
 from worldmodel.world_model import WorldState
 
 RESULT = Path(__file__).parent.parent / "docs" / "results" / "gpu.json"
@@ -304,14 +305,16 @@ def flops_of(update: Callable[[], Any], model: nn.Module, rows: int) -> int:
 def measure_goals(bench: Bench, data: Dreamed, frames: Frames) -> None:
     """Train a VAE and a memory until they reach a stated score on held-out dreams."""
     world, updates = published_world(bench), bench.sizes.updates
-    for what, goal, reached in (
-        ("VAE to an R2 of held-out pixels of", PIXEL_R2, train_vae(world.vae, frames, updates)),
+    goals: list[tuple[str, float, Callable[[], Reached]]] = [
+        ("VAE to an R2 of held-out pixels of", PIXEL_R2, lambda: train_vae(world.vae, frames, updates)),
         (
             "FRMDN to a share of the gain over one Gaussian of",
             DENSITY_GAIN,
-            train_memory(world.memory, bench.source.memory, data, updates),
+            lambda: train_memory(world.memory, bench.source.memory, data, updates),
         ),
-    ):
+    ]
+    for what, goal, train in goals:
+        reached = train()
         verdict = "" if reached.score >= goal else " (NOT reached)"
         bench.add(f"{what} {goal}{verdict}", reached.seconds, "s", updates=reached.updates, score=reached.score)
 
@@ -319,12 +322,6 @@ def measure_goals(bench: Bench, data: Dreamed, frames: Frames) -> None:
 def name(dtype: torch.dtype) -> str:
     """Return the name of a dtype."""
     return str(dtype).removeprefix("torch.")
-
-
-def hardware(device: torch.device) -> str:
-    """Return the name of the device, and the number of cores beside it."""
-    what = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return f"{what}, {os.cpu_count()} cores"
 
 
 def main(words: list[str] | None = None) -> dict[str, Any]:
@@ -353,7 +350,7 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
         bench.attempt(what, part)
     results = {
         "command": "python -m benchmarks.gpu",
-        "hardware": hardware(device),
+        "hardware": f"{device_name(device)}, {os.cpu_count()} cores",
         "torch": torch.__version__,
         "seconds": time.perf_counter() - start_time,
         "rows": bench.rows,

@@ -383,18 +383,9 @@ def main() -> None:
     if options.command == "keep":
         tests = {"": {}} | {text.partition("=")[0]: json.loads(text.partition("=")[2]) for text in options.test}
         also = [Run(path) for path in options.also]
-        keep(
-            Run(options.run),
-            options.name,
-            options.where,
-            options.title,
-            also,
-            tests,
-            options.ship,
-            options.workers,
-            options.after and Run(options.after),
-            options.on,
-        )
+        after = options.after and Run(options.after)
+        what = (options.name, options.where, options.title)
+        keep(Run(options.run), *what, also, tests, options.ship, options.workers, after, options.on)
     if options.command == "seed":
         keep_seed(Run(options.run), options.name)
     for page, every_test in PAGES.items():
