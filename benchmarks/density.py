@@ -6,8 +6,8 @@ python -m benchmarks.density make espeak-16k              # or font-digits; see 
 python -m benchmarks.density run espeak-16k --seeds 3 --num_updates 250
 python -m benchmarks.density run font-digits --seeds 3 --num_updates 600
 python -m benchmarks.density run mine --data timit:/data/TIMIT --seeds 3 --num_updates 20000 --hidden_size 1000
-python -m benchmarks.density run fashion --data mnist:/usr/share/datasets/fashion-mnist --models all --num_updates 40000 \
-    --eval_every 250 --patience 12 --learning_rates 3e-4 1e-3 3e-3      # until the held-out loss stops improving
+python -m benchmarks.density run fashion --data mnist:/usr/share/datasets/fashion-mnist --models all --num_updates 60000 \
+    --batch_size 32 --num_components 5 --eval_every 500 --patience 5 --num_decays 2 --learning_rates 3e-4 1e-3 3e-3
 python -m benchmarks.density write espeak-16k             # only the page, from results.json
 
 Corpora and trainings are in runs/density/NAME; the same command continues a stopped comparison. Page, picture and sounds
@@ -142,6 +142,7 @@ def tuned(
     if len(rates) == 1:
         return dict.fromkeys(models, rates[0])
     short = replace(settings, seed=TUNING_SEED, num_updates=num_updates, eval_every=max(num_updates // 8, 1))
+    short = replace(short, patience=None, num_decays=0)
     jobs = [
         TrainingJob(
             str(RUNS / name / "tuning" / f"{slug(model)}-{rate:g}"),
@@ -280,6 +281,11 @@ def main(words: list[str] | None = None) -> int:
         ("eval_every", None, "Number of updates between validations (default: a twelfth of the updates)."),
         ("patience", None, "Number of validations without a lower held-out loss after which a training stops."),
         (
+            "num_decays",
+            0,
+            "Number of times that a used-up patience quarters the learning rate before it stops (default: 0).",
+        ),
+        (
             "tuning_updates",
             1_000,
             "Number of gradient steps of a training that chooses a learning rate (default: 1000).",
@@ -307,6 +313,7 @@ def main(words: list[str] | None = None) -> int:
                 batch_size=batch_size,
                 eval_every=options.eval_every or max(num_updates // 12, 1),
                 patience=options.patience,
+                num_decays=options.num_decays,
                 test_speaker=options.test_speaker,
             )
             models = list(ALL_MODELS) if "all" in options.models else options.models

@@ -61,6 +61,12 @@ class DensityConfig:
     patience: int | None = setting(
         20, "Number of validations without a lower held-out loss after which training stops. None: never."
     )
+    num_decays: int = setting(
+        0,
+        """Number of times that a used-up patience quarters the learning rate instead of stopping. 0: a cosine decay over
+        num_updates.""",
+        NOT_NEGATIVE,
+    )
     dtype: Literal["float32", "bfloat16"] = setting(
         "float32",
         """Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).""",

@@ -1,5 +1,6 @@
 """`fit`: training, resuming, stopping and refusing bad arguments."""
 
+import itertools
 import json
 import os
 import signal
@@ -335,6 +336,48 @@ def test_a_resumed_training_without_patience_left_does_not_train_on(ctrl_c, tmp_
     assert model.calls == 0
     assert model.layer.weight.equal(whole.layer.weight)
     assert (tmp_path / "parts" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_each_plateau_quarters_the_learning_rate_and_the_last_one_stops(tmp_path):
+    """Also of a training that is stopped in between."""
+    settings = SETTINGS | {
+        "num_updates": 20_000,
+        "eval_every": 100,
+        "patience": 2,
+        "num_decays": 2,
+        "learning_rate": 0.3,
+    }
+    rates = []
+
+    class Record(TrainingCallback):
+        def on_validation(self, trainer, row):
+            rates.append((trainer.optimizer.param_groups[0]["lr"], trainer.state.decays))
+            if len(rates) == stop_after:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    stop_after = 0
+    whole = fit(line(), Numbers(), **settings, out=tmp_path / "whole", callbacks=[Record()])
+    first, rates = rates, []
+    assert [rate for rate, _ in itertools.groupby(rate for rate, _ in first)] == pytest.approx([0.3, 0.075, 0.01875])
+    rows = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(row)["held_out"]["loss"] for row in rows]
+    for decays in range(3):  # every phase ends two validations after its lowest loss, or after the lowest one before it
+        end = max(index for index, (rate, _) in enumerate(first) if rate == pytest.approx(0.3 / 4**decays))
+        start = max((index for index, (rate, _) in enumerate(first) if rate > 0.35 / 4**decays), default=-1)
+        assert end - max(int(np.argmin(losses[: end + 1])), start) == 2
+    stop_after = 1 + next(index for index, (_, decays) in enumerate(first) if decays == 1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(line(), Numbers(), **settings, out=tmp_path / "parts", callbacks=[Record()])
+    stop_after = 0
+    resumed = fit(line(), Numbers(), **settings, out=tmp_path / "parts", callbacks=[Record()])
+    assert resumed.layer.weight.equal(whole.layer.weight)
+    assert rates == first
+
+
+@pytest.mark.parametrize("options", [{"num_decays": 1}, {"num_decays": -1, "patience": 2}])
+def test_plateaus_need_a_patience_and_a_count(options):
+    with pytest.raises(ValueError, match="num_decays"):
+        fit(line(), Numbers(), **options)
 
 
 def test_resuming_with_other_settings_is_refused(tmp_path):

@@ -39,10 +39,15 @@ class ShowProgress(TrainingCallback):
 
 
 class EarlyStopping(TrainingCallback):
-    """Stop after ``patience`` validations without a lower held-out loss."""
+    """Stop after ``patience`` validations without a lower held-out loss, at a plateau.
 
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
+    Args:
+        patience: Number of validations.
+        num_decays: Number of plateaus that only lower the learning rate; the next one stops.
+    """
+
+    def __init__(self, patience: int, num_decays: int = 0) -> None:
+        self.patience, self.num_decays = patience, num_decays
 
     def on_start(self, trainer: Trainer) -> None:
         """Stop a training that was interrupted just before it would have stopped."""
@@ -50,7 +55,10 @@ class EarlyStopping(TrainingCallback):
             trainer.stop()
 
     def on_validation(self, trainer: Trainer, row: dict[str, Any]) -> None:
-        """Stop if the patience is used up."""
+        """Lower the learning rate or stop, if the patience is used up."""
+        state = trainer.state
+        if state.stale >= self.patience and state.decays < self.num_decays:
+            state.decays, state.stale = state.decays + 1, 0
         self.on_start(trainer)
 
 

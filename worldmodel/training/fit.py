@@ -48,6 +48,7 @@ def fit(
     split_seed: int | None = None,
     eval_every: int = 100,
     patience: int | None = None,
+    num_decays: int = 0,
     out: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
     dtype: str = "float32",
@@ -70,7 +71,8 @@ def fit(
         num_updates: Number of gradient steps. If ``out`` has a training with fewer, that training is completed first. A
             second schedule then continues from its best weights, with a new optimizer, warm-up and cosine decay.
         batch_size: Number of examples (frames or sequences) per step, over all processes (`worldmodel.training.distributed`).
-        learning_rate: Peak learning rate. A short warm-up precedes it; a cosine decay to a twentieth of it follows.
+        learning_rate: Peak learning rate. A short warm-up precedes it; a cosine decay to a twentieth of it follows (or see
+            ``num_decays``).
         max_grad_norm: Largest gradient norm; larger gradients are scaled down. None: ``model.max_grad_norm`` if the model has
             one (`VAE.max_grad_norm`); otherwise only spikes are clipped.
         seed: Seed of batches and noise.
@@ -79,6 +81,8 @@ def fit(
             growing store; otherwise a later training holds out episodes of an earlier training set.
         eval_every: Number of updates between two validations.
         patience: Number of validations without a lower held-out loss after which training stops. None: no early stopping.
+        num_decays: Number of times that a used-up patience quarters the learning rate instead of stopping. It then decays by
+            nothing else. 0: the cosine decay.
         out: Path of a folder for ``weights.safetensors``, ``metrics.jsonl``, TensorBoard's files and the training state.
             The same call with the same folder continues a stopped training, or returns a finished one at once. Ctrl-C
             saves after the current update; a killed process loses the updates since the last save.
@@ -123,6 +127,7 @@ def fit(
         "from": fingerprint(model) if warm_start else None,
         "split_seed": split_seed,
         "max_grad_norm": max_grad_norm,
+        "num_decays": num_decays or None,
     }
     settings |= {name: value for name, value in optional.items() if value is not None}
     _validate(settings)
@@ -130,7 +135,7 @@ def fit(
     device = resolve_device(device)
     checkpoint = Checkpoint(None if out is None else folder_path(out, "out"), settings)
     saved = checkpoint.load(device, getattr(source, "form", {}) if allow_new_data else None)
-    builtin = _callbacks(report, patience, checkpoint.folder, tensorboard)
+    builtin = _callbacks(report, patience, num_decays, checkpoint.folder, tensorboard)
     model.to(device).train()
     trainer = Trainer(model, settings, device, checkpoint.folder, [*builtin, *callbacks, checkpoint])
     try:
@@ -142,12 +147,12 @@ def fit(
 
 
 def _callbacks(
-    report: Progress, patience: int | None, folder: Path | None, tensorboard: bool
+    report: Progress, patience: int | None, num_decays: int, folder: Path | None, tensorboard: bool
 ) -> list[TrainingCallback]:
     """Return the callbacks that the arguments of `fit` ask for."""
     callbacks: list[TrainingCallback] = [ShowProgress(report)]
     if patience is not None:
-        callbacks.append(EarlyStopping(patience))
+        callbacks.append(EarlyStopping(patience, num_decays))
     if folder is not None:
         callbacks.append(MetricsLog(folder / "metrics.jsonl"))
     if folder is not None and tensorboard:
@@ -191,6 +196,11 @@ def _validate(settings: Mapping[str, Any]) -> None:
     """
     validate_positive_int(**{name: settings[name] for name in ("num_updates", "batch_size", "eval_every")})
     validate_optional_positive_int(patience=settings["patience"])
+    num_decays = settings.get("num_decays", 0)
+    if num_decays < 0:
+        raise ValueError(f"num_decays must be at least 0, got {num_decays}")
+    if num_decays and settings["patience"] is None:
+        raise ValueError(f"num_decays needs patience, which finds a plateau, got {num_decays} with patience None")
     for name in ("seed", "split_seed"):
         if name in settings:
             validate_seed(settings[name], name)

@@ -27,6 +27,10 @@ MAX_SKIPPED_UPDATES = 20
 """Number of consecutive NaN or infinite gradients at which training stops."""
 MAX_VAL_BATCHES = 32
 """Largest number of held-out batches in one validation."""
+PLATEAU_FACTOR = 0.25
+"""What a plateau multiplies the learning rate by (`worldmodel.training.callbacks.EarlyStopping`)."""
+COUNTS = ("update", "best_update", "stale", "skipped", "began", "until", "decays")
+"""Fields of `TrainingState` that are whole numbers."""
 
 
 class TrainingDiverged(ValueError):
@@ -50,11 +54,12 @@ class TrainingState:
     finished: bool = False
     began: int = 0  # update at which this schedule started; above zero after a finished schedule
     until: int = 0  # update at which it ends; 0 in older files, which have one schedule
+    decays: int = 0  # number of plateaus of this schedule, each of which has lowered the learning rate
     history: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)  # of losses since the last validation, if stopped between two
 
     def __post_init__(self) -> None:
-        counts = {name: getattr(self, name) for name in ("update", "best_update", "stale", "skipped", "began", "until")}
+        counts = {name: getattr(self, name) for name in COUNTS}
         for name, value in {**counts, "norm": self.norm}.items():
             if not isinstance(value, int if name in counts else int | float) or value < 0:
                 raise ValueError(f"{name} = {str(value)[:40]}")
@@ -175,7 +180,7 @@ class Trainer:
         self.optimizer.state.clear()
         self.sums = {}
         state.began, state.until, state.finished = state.update, until, False
-        state.stale, state.norm, state.skipped = 0, 0.0, 0
+        state.stale, state.norm, state.skipped, state.decays = 0, 0.0, 0, 0
         loss = self.evaluate()["loss"]
         state.best = loss if math.isfinite(loss) else math.inf
 
@@ -222,9 +227,7 @@ class Trainer:
         """Take one gradient step on this process's part of a batch; losses and gradients are averaged over processes."""
         state, seed = self.state, self.settings["seed"]
         for group in self.optimizer.param_groups:
-            group["lr"] = _learning_rate(
-                state.update - state.began, state.until - state.began, self.settings["learning_rate"]
-            )
+            group["lr"] = self._learning_rate()
         examples = to_device(distributed.shard(batch, self.rank, self.num_processes), self.device)
         loss = self.loss(examples, _generator(self.device, seed, state.update, self.rank))
         self.optimizer.zero_grad(set_to_none=True)
@@ -251,6 +254,17 @@ class Trainer:
                 )
         state.update += 1
         self.sums = {name: self.sums.get(name, 0) + part for name, part in parts.items()}
+
+    def _learning_rate(self) -> float:
+        """Return the learning rate of the next update: warm-up, then a cosine decay, or with ``num_decays`` one by plateaus."""
+        state, peak = self.state, self.settings["learning_rate"]
+        update, num_updates = state.update - state.began, state.until - state.began
+        warm = min(100, max(1, num_updates // 10))
+        if update < warm:
+            return peak * (update + 1) / warm
+        if self.settings.get("num_decays"):
+            return peak * PLATEAU_FACTOR**state.decays
+        return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, num_updates - warm))))
 
     def _step(self, gradients: list[Tensor], norm: float) -> None:
         """Clip the gradients, and let the optimizer take its step."""
@@ -282,13 +296,6 @@ class Trainer:
         row = {"update": state.update, "train": means, "held_out": held_out}
         state.history.append(row)
         self._call("on_validation", row)
-
-
-def _learning_rate(update: int, num_updates: int, peak: float) -> float:
-    warm = min(100, max(1, num_updates // 10))
-    if update < warm:
-        return peak * (update + 1) / warm
-    return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, num_updates - warm))))
 
 
 def _generator(device: torch.device, seed: int, update: int, rank: int = 0) -> Generator:
