@@ -34,6 +34,8 @@ MAX_SAMPLES_PER_BYTE = 8_192
 """Largest number of samples that a codec packs into a byte: FLAC's shortest block, 11 bytes, holds up to 65,535 of silence."""
 G722_RATE, G722_SAMPLES_PER_BYTE = 16_000, 2
 """Sample rate of G.722 at 64 kbit/s, and number of samples in a byte."""
+COMPRESSED = frozenset(("g722", "soundfile"))
+"""Encodings that a decoder reads."""
 PREROLL = 16 * 1_152
 """Number of samples that are decoded before the requested ones: an MP3 frame uses bits of earlier frames."""
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.batches import EventBatch
-from worldmodel.corpora.audio_files import SUFFIXES, AudioInfo, read
+from worldmodel.corpora.audio_files import COMPRESSED, SUFFIXES, AudioInfo, read
 from worldmodel.corpora.dataset import digest, random_split
 from worldmodel.corpora.resampling import METHOD, num_samples, resample
 from worldmodel.io.files import read_json, write_json
@@ -29,6 +29,10 @@ MAX_SAMPLES = 30 * 60 * SAMPLE_RATE
 """Largest number of samples in a sequence: half an hour."""
 BLOCK = 2**18
 """Number of samples that are read at once for mean and standard deviation."""
+MAX_CACHED_SAMPLES = 2**27
+"""Largest number of decoded samples of a part that memory keeps: 2.3 hours, 512 MiB."""
+MAX_CACHED_FILE = 2**22
+"""Largest number of samples of a file that is decoded as a whole: 4 minutes."""
 NUM_CHUNKS, CHUNK_SAMPLES = 8, 1_024
 """Number of chunks, evenly spread over each file, that an identity covers, and number of samples in a chunk."""
 
@@ -204,6 +208,8 @@ class Standardization:
 class Recordings:
     """Sequences of frames (batch, time, frame), read from audio files on demand; shorter sequences are padded and masked.
 
+    Decoding and resampling take longer than a gradient step: memory keeps what they return, up to `MAX_CACHED_SAMPLES`.
+
     Args:
         label: Name of the corpus and the part.
         recordings: Recordings of the part.
@@ -232,6 +238,8 @@ class Recordings:
         index_in_file = np.arange(len(self._file)) - np.repeat(np.cumsum(counts) - counts, counts)
         self._length = np.repeat(step, counts)
         self._start = index_in_file * self._length
+        self._cache: dict[int, np.ndarray] = {}
+        self._num_cached = 0
 
     def __len__(self) -> int:
         """Return the number of sequences."""
@@ -310,9 +318,20 @@ class Recordings:
         mask = (np.arange(event.shape[1]) < frames[:, None]).astype(np.float32)
         for row, index in enumerate(indices):
             start, stop = int(self._start[index]), int(self._start[index] + self._length[index])
-            samples = resample(self.recordings[self._file[index]].audio, SAMPLE_RATE, start, stop)
-            event[row, : frames[row]] = self.normalizer.events(samples)
+            event[row, : frames[row]] = self.normalizer.events(self._samples(int(self._file[index]), start, stop))
         return EventBatch(torch.from_numpy(event), torch.from_numpy(mask), torch.zeros(len(indices)))
+
+    def _samples(self, file: int, start: int, stop: int) -> np.ndarray:
+        """Return a range of a file's samples, from memory if the file was decoded before."""
+        recording = self.recordings[file]
+        size = recording.num_used_samples
+        costly = recording.resampled or recording.audio.encoding in COMPRESSED
+        if costly and file not in self._cache and size <= min(MAX_CACHED_FILE, MAX_CACHED_SAMPLES - self._num_cached):
+            self._cache[file] = resample(recording.audio, SAMPLE_RATE, 0, size)
+            self._num_cached += size
+        if file in self._cache:
+            return self._cache[file][start:stop]
+        return resample(recording.audio, SAMPLE_RATE, start, stop)
 
 
 def identity(recordings: Sequence[Recording]) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.worldmodel.corpora import formats
-from worldmodel.corpora import open_corpus
+from worldmodel.corpora import open_corpus, recordings
 from worldmodel.corpora.audio_files import inspect, read
 from worldmodel.corpora.recordings import audio_paths
 
@@ -103,3 +103,19 @@ def test_a_single_speaker_cannot_be_the_test_speaker(tmp_path):
     formats.write_prompts(tmp_path, speakers=("en_US_f_A",), prompts=4)
     with pytest.raises(ValueError, match="test_speaker"):
         open_corpus(f"prompts:{tmp_path}", test_speaker="en_US_f_A")
+
+
+@pytest.mark.parametrize("limit", [0, 5_000])
+def test_what_memory_keeps_does_not_change_a_batch(folder, limit, monkeypatch):
+    """With room for no file, or for a few, batches are those of a memory with room for all."""
+
+    def batches():
+        train, rng = open_corpus(f"prompts:{folder}", segment_length=400).train, np.random.default_rng(1)
+        return train, [train.batch(8, rng).event for _ in range(12)]
+
+    train, events = batches()
+    assert len(train._cache) > 5
+    monkeypatch.setattr(recordings, "MAX_CACHED_SAMPLES", limit)
+    small, again = batches()
+    assert sum(map(len, small._cache.values())) <= limit
+    assert all(first.equal(second) for first, second in zip(events, again, strict=True))
