@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from worldmodel.agents.density.evaluation import Evaluation, Measure
     from worldmodel.agents.density.fitting import evaluate_density, fit_density
     from worldmodel.agents.density.runs import load_density
-    from worldmodel.agents.density.samples import complete_images, sample_density, stream_speech
+    from worldmodel.agents.density.samples import complete_images, continue_speech, sample_density, stream_speech
 
 _HOMES = {
     "DensityConfig": "config",
     "Evaluation": "evaluation",
     "Measure": "evaluation",
     "complete_images": "samples",
+    "continue_speech": "samples",
     "evaluate_density": "fitting",
     "fit_density": "fitting",
     "load_density": "runs",
@@ -37,6 +38,7 @@ __all__ = [
     "Evaluation",
     "Measure",
     "complete_images",
+    "continue_speech",
     "evaluate_density",
     "fit_density",
     "load_density",

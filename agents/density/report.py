@@ -17,6 +17,7 @@ from worldmodel.agents.density.samples import (
     can_be_completed,
     coloured,
     complete_images,
+    continue_speech,
     open_wav,
     sample_density,
     square,
@@ -32,9 +33,9 @@ TEMPERATURES = (1.0, 0.8)
 """Sampling temperatures of the samples on the page."""
 SECONDS = 3.0
 """Length of a sample of speech on the page, in seconds."""
-SOUNDS = 2
-"""Number of real recordings, and of samples of speech at each temperature."""
-IMAGES = 36
+SOUNDS = 5
+"""Number of real recordings, of samples of speech at each temperature, and of continued recordings."""
+IMAGES = 64
 """Number of real images, and of sampled images at each temperature."""
 
 
@@ -99,6 +100,11 @@ def _speech_samples(run: Run, corpus: Corpus) -> str:
         clipped = f"; {drawn.clipped:.2%} of the audio samples clipped" if drawn.clipped else ""
         caption = f"temperature {temperature:g}; {drawn.speed:.3g} x real time for {SOUNDS} samples at once{clipped}"
         groups.append((caption, drawn.paths))
+    samples = max(round(SECONDS / 3 * rate / corpus.event_dim), 1) * corpus.event_dim
+    given = samples / rate
+    if count := len(corpus.test.starts(SOUNDS, samples)):  # type: ignore[attr-defined]  # of `Recordings`
+        continued = continue_speech(run.folder, count, out=media, length=SECONDS - given, given=given)
+        groups.append((f"test recordings, continued after {given:.2g} s at temperature 1", continued.paths))
     parts = []
     for caption, paths in groups:
         players = "".join(f'<audio controls src="media/{path.name}"></audio> ' for path in paths)

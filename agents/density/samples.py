@@ -28,6 +28,8 @@ from worldmodel.validation import validate_positive_int, validate_seed, validate
 
 SECONDS = 5.0
 """Default length of a sample of speech, in seconds."""
+GIVEN_SECONDS = 1.0
+"""Default length of the start of a recording that `continue_speech` continues, in seconds."""
 MAX_WAV_SAMPLES = (2**32 - 1 - 36) // 2
 """Largest number of 16-bit samples in a WAV file, whose header stores the number of their bytes plus 36 in 32 bits."""
 MAX_COUNT = {"speech": 128, "image": 10_000}
@@ -129,6 +131,51 @@ def stream_speech(
         yield pcm[0, :left].tobytes()
 
 
+def continue_speech(
+    folder: str | os.PathLike[str],
+    count: int = 4,
+    temperature: float = 1.0,
+    seed: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    length: float | None = None,
+    data: str | None = None,
+    given: float = GIVEN_SECONDS,
+) -> Samples:
+    """Continue the starts of test recordings; write WAV files, each with the given start and what the density draws after it.
+
+    Args:
+        folder: Path of the run folder of `fit_density`.
+        count: Number of recordings, the first of a fixed random order of those that are long enough.
+        temperature: Sampling temperature, above zero (`worldmodel.distributions.GaussianMixture.sample`).
+        seed: Random seed, from 0 to 2**63 - 1.
+        out: Path of the output folder. None: ``folder/samples``.
+        length: Length of the continuation in seconds. None: 5.
+        data: KIND:FOLDER of the corpus, if it has moved or is another one. None: that of the run.
+        given: Length of the start in seconds, rounded to whole frames.
+
+    Returns:
+        The paths of the files, the speed and the fraction of clipped samples.
+
+    Raises:
+        ValueError: an argument is out of range, the density is of images, the corpus is of another kind, or it has too few
+            recordings of this length.
+    """
+    _validate(count, temperature, seed, length)
+    model, settings, scale = _load(folder, count)
+    if not isinstance(scale, SpeechScale):
+        raise ValueError(f"only speech can be continued, got a density of images: {folder}")
+    corpus = open_matching_corpus(settings, folder, model, data)
+    samples = max(round(given * scale.rate / scale.frame), 1) * scale.frame
+    starts = corpus.test.starts(count, samples)  # type: ignore[attr-defined]  # of `Recordings`
+    if len(starts) < count:
+        raise ValueError(f"count must be at most {len(starts)}, the test recordings of {given:g} seconds, got {count}")
+    generator = torch.Generator(resolve_device()).manual_seed(seed)
+    out_dir = folder_path(out or expand(folder) / "samples", "out")
+    paths = [out_dir / f"continued-t{temperature:g}-s{seed}-{index}.wav" for index in range(count)]
+    seconds = SECONDS if length is None else length
+    return _write_speech(model, scale, paths, seconds, temperature, generator, silent, starts)
+
+
 def _pcm_frames(
     model: Any,
     scale: SpeechScale,
@@ -136,9 +183,10 @@ def _pcm_frames(
     count: int,
     temperature: float,
     generator: torch.Generator,
+    prefix: torch.Tensor | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Draw frames of ``count`` samples; yield the number of clipped audio samples and the PCM (count, frame) of each."""
-    for number, event in enumerate(model.stream(frames, count, temperature, generator)):
+    for number, event in enumerate(model.stream(frames, count, temperature, generator, prefix)):
         audio = event.double().mul(scale.std).add(scale.mean).cpu().numpy()
         if not np.isfinite(audio).all():
             raise ValueError(
@@ -242,15 +290,25 @@ def _write_speech(
     temperature: float,
     generator: torch.Generator,
     progress: Progress,
+    starts: np.ndarray | None = None,
 ) -> Samples:
-    """Write the samples to all files at once, frame by frame, so that memory use does not grow with the length."""
+    """Write the samples to all files at once, frame by frame, so that memory use does not grow with the length.
+
+    ``starts`` are samples (count, T x frame) that are written first, and continued.
+    """
     rate, frame = scale.rate, scale.frame
     samples, clipped, started = max(round(seconds * rate), 1), 0, time.monotonic()
     frames = math.ceil(samples / frame)
     with contextlib.ExitStack() as files:
         writers = [open_wav(files, path, rate) for path in paths]
         progress(0, frames, "")
-        drawn = _pcm_frames(model, scale, frames, len(paths), temperature, generator)
+        prefix = None
+        if starts is not None:
+            events = torch.from_numpy((starts - scale.mean) / scale.std).float().unflatten(1, (-1, frame))
+            prefix = events.to(generator.device)
+            for writer, row in zip(writers, to_pcm(starts), strict=True):
+                writer.writeframesraw(row.tobytes())
+        drawn = _pcm_frames(model, scale, frames, len(paths), temperature, generator, prefix)
         for number, (too_loud, pcm) in enumerate(drawn):
             clipped += too_loud
             for writer, row in zip(writers, pcm[:, : samples - number * frame], strict=True):

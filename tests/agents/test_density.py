@@ -24,6 +24,7 @@ from worldmodel.agents.cli.main import build_parser, main
 from worldmodel.agents.density import (
     DensityConfig,
     complete_images,
+    continue_speech,
     evaluate_density,
     fit_density,
     fitting,
@@ -157,7 +158,7 @@ def test_fit_evaluate_sample(corpora, tmp_path, capsys, kind, model):
     assert main(["density", "sample", str(out), "--count", "2", "--length", length, "--temperature", "0.9"]) == 0
     assert "t0.9-s1" in capsys.readouterr().out
     if kind == "timit":
-        assert page.count("<audio") == 6  # two of the test part, two at each temperature
+        assert page.count("<audio") == 18  # two of the test part, two at each temperature
         assert (out / "media" / "real-1.wav").exists()
     else:
         assert (out / "media" / "real.png").exists()
@@ -445,6 +446,25 @@ def test_a_stream_is_the_sample_of_a_file(trained, tmp_path):
     assert b"".join(next(endless) for _ in range(5)) == expected[: 5 * len(next(endless))]
 
 
+def test_a_recording_is_continued_after_its_start(trained, tmp_path):
+    """The first frames of a file are those of a test recording, and what follows depends on them."""
+    drawn = continue_speech(trained["timit"], count=3, seed=3, out=tmp_path, length=0.05, given=0.05)
+    sounds = [read(inspect(path), 0, 1_600) for path in drawn.paths]
+    recordings = open_corpus(json_config(trained["timit"])["data"]).test.sounds(10, 1.0)
+    for sound in sounds:
+        assert any(np.abs(sound[:800] - recording[:800]).max() < 2**-15 for recording in recordings)
+    assert len({sound.tobytes() for sound in sounds}) == 3
+    again = continue_speech(trained["timit"], count=3, seed=3, out=tmp_path / "again", length=0.05, given=0.05)
+    assert [path.read_bytes() for path in again.paths] == [path.read_bytes() for path in drawn.paths]
+    shorter = continue_speech(trained["timit"], count=3, seed=3, out=tmp_path / "short", length=0.05, given=0.0125)
+    assert all(
+        not np.array_equal(sound[800:], read(inspect(path), 200, 1_000))
+        for sound, path in zip(sounds, shorter.paths, strict=True)
+    )
+    with pytest.raises(ValueError, match="speech"):
+        continue_speech(trained["mnist"])
+
+
 @pytest.mark.slow
 def test_a_stream_ends_with_its_player(trained):
     expected = b"".join(stream_speech(trained["timit"], 0.9, 2, 0.1))
@@ -527,7 +547,7 @@ REFUSED = {
     "sample SPEECH --length nan": "--length",
     # settings of the other kind of corpus
     "sample RUN --complete --length 2": "length",
-    "sample SPEECH --complete": "images",
+    "sample SPEECH --complete": "count",  # recordings of a second
 }
 """One command for each kind of refusal, and the argument, value or file that the error names."""
 

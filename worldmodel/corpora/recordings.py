@@ -285,6 +285,12 @@ class Recordings:
             for item in self.recordings[:count]
         ]
 
+    def starts(self, count: int, size: int) -> np.ndarray:
+        """Read the first ``size`` samples of at most ``count`` recordings that have them, in a fixed random order."""
+        order = np.random.default_rng(0).permutation(len(self.recordings))
+        files = [int(file) for file in order if self.recordings[file].num_used_samples >= size][:count]
+        return np.array([self._samples(file, 0, size) for file in files]).reshape(len(files), size)
+
     def batches(self, size: int) -> Iterator[EventBatch]:
         """Iterate once over all sequences in a fixed random order."""
         order = self._order

@@ -89,7 +89,7 @@ def build_sample(parser: Parser) -> None:
     """Draw samples from a trained density: WAV files of speech, or one picture of images.
 
     WAV files are written while they are drawn, so that a sample of any length fits into memory. With --complete, the density
-    draws the lower halves of test images.
+    draws the lower halves of test images, or continues the first second of test recordings.
 
       worldmodel density sample runs/speech --length 10 --temperature 0.9
       worldmodel density sample runs/digits --count 64
@@ -97,7 +97,9 @@ def build_sample(parser: Parser) -> None:
       worldmodel density sample runs/speech --stream | aplay --format S16_LE --rate 16000
     """
     _add_run(parser)
-    parser.add_argument("--count", type=int, default=4, help="Number of samples, or of test images to complete.")
+    parser.add_argument(
+        "--count", type=int, default=4, help="Number of samples, or of test images or recordings to complete."
+    )
     parser.add_argument(
         "--length",
         type=float | None,
@@ -109,7 +111,9 @@ def build_sample(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="Random seed.")
     parser.add_argument(
-        "--complete", action="store_true", help="Draw the lower halves of test images instead of whole samples."
+        "--complete",
+        action="store_true",
+        help="Draw the lower halves of test images, or continue the first second of test recordings, instead of whole samples.",
     )
     parser.add_argument(
         "--stream",
@@ -122,21 +126,24 @@ def build_sample(parser: Parser) -> None:
 
 def sample(options: Namespace) -> None:
     """Draw samples, or complete test images, and print the paths of the files."""
-    from worldmodel.agents.density import complete_images, sample_density
+    from worldmodel.agents.density import complete_images, continue_speech, load_density, sample_density
     from worldmodel.agents.density.training_summary import TrainingSummary
 
     if options.stream:
         _stream(options)
         return
     common = (options.count, options.temperature, options.seed, options.out)
-    if options.complete:
+    if options.complete and load_density(options.run)[1].kind == "image":
         if options.length is not None:
             raise ValueError("length cannot be used with --complete, which completes whole images")
         path = complete_images(options.run, *common, options.data)
         answers.print(f"{path} (rows: given half, completed image, true image)", markup=False)
         return
-    with bar("draw samples", "events") as progress:
-        drawn = sample_density(options.run, *common, options.length, progress)
+    if options.complete:
+        drawn = continue_speech(options.run, *common, options.length, options.data)
+    else:
+        with bar("draw samples", "events") as progress:
+            drawn = sample_density(options.run, *common, options.length, progress)
     if training := TrainingSummary.from_run(options.run):
         answers.print(
             f"sampled with the weights of update {training.best_update:,} of {training.last_update:,}", markup=False
