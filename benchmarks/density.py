@@ -1,75 +1,82 @@
-"""Compare densities of speech and images: every model with the same budget, on corpora that this command can make.
+"""Compare densities of speech and images on real data: every model is trained until its held-out loss stops improving.
 
 Start reading at `compare`.
 
-python -m benchmarks.density make espeak-16k              # or font-digits; see benchmarks.density_corpora
-python -m benchmarks.density run espeak-16k --seeds 3 --num_updates 250
-python -m benchmarks.density run font-digits --seeds 3 --num_updates 600
-python -m benchmarks.density run mine --data timit:/data/TIMIT --seeds 3 --num_updates 20000 --hidden_size 1000
-python -m benchmarks.density run fashion --data mnist:/usr/share/datasets/fashion-mnist --models all --num_updates 60000 \
-    --batch_size 32 --num_components 5 --eval_every 500 --patience 5 --num_decays 2 --learning_rates 3e-4 1e-3 3e-3
-python -m benchmarks.density write espeak-16k             # only the page, from results.json
+python -m benchmarks.density run fashion-mnist     # apt-get install dataset-fashion-mnist
+python -m benchmarks.density run prompts           # apt-get install asterisk-core-sounds-{en,es,fr,it,ru}-g722
+python -m benchmarks.density run new-speaker       # the same recordings, with one speaker as the test part
+python -m benchmarks.density run photographs       # python -m benchmarks.photographs runs/density/corpora/photographs
+python -m benchmarks.density run mine --data timit:/data/TIMIT --hidden_size 1000
+python -m benchmarks.density write fashion-mnist   # only the page
 
-Corpora and trainings are in runs/density/NAME; the same command continues a stopped comparison. Page, picture and sounds
-are written to --out (default: runs/density/NAME/page), numbers to docs/results/density-NAME. Debian packages: espeak-ng;
-fonts-dejavu fonts-liberation fonts-freefont-ttf fonts-urw-base35 fonts-lato fonts-open-sans fonts-roboto.
+Each model has its learning rate chosen on held-out data. When a training's held-out loss has not improved for --patience
+validations, its learning rate is quartered; after --num_decays times, it stops. Trainings are in runs/density/NAME; the same
+command continues a stopped comparison, with --models also a part of it. The page, index.html, with learning curves, pictures
+and sounds is written to --out (default: runs/density/NAME/page), numbers to docs/results/density-NAME.json.
 """
 
 import argparse
+import bisect
 import math
 import shlex
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
-from benchmarks.density_corpora import make_digits, make_speech
-from benchmarks.density_tables import RESULTS, write_page
+from benchmarks.density_tables import RESULTS, keep, write_page
 from worldmodel import TrainingDiverged, fit, seeded
 from worldmodel.agents.config.fields import arguments_of
 from worldmodel.agents.density import DensityConfig, evaluate_density, fit_density
+from worldmodel.agents.density.config import IMAGES
 from worldmodel.agents.progress import bar, console
 from worldmodel.agents.runs.run_folder import Run
 from worldmodel.corpora import open_corpus
 from worldmodel.io.files import locked, read_json, read_jsonl, write_json
-from worldmodel.io.migration import density_result
 from worldmodel.registry import build
 from worldmodel.rollouts.executors.workers import run_tasks
 
 MODELS: dict[str, dict[str, Any]] = {
     "RNN-Gauss": {"model": "rnn-gauss", "num_components": None},
     "RMDN": {"model": "rmdn"},
-    "RMDN, rank 2": {"model": "rmdn", "rank": 2},
+    "RMDN, whitened": {"model": "rmdn", "whiten": True},
     "FRMDN": {"model": "frmdn"},
+    "FRMDN, whitened": {"model": "frmdn", "whiten": True},
     "VRNN-Gauss": {"model": "vrnn", "num_components": None},
     "VRNN-GMM": {"model": "vrnn-gmm"},
+    "Autoregressive": {"model": "autoregressive"},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
-    "RMDN, whitened": {"model": "rmdn", "whiten": True},
+    "RMDN, rank 2": {"model": "rmdn", "rank": 2},
     "RMDN, rank 8": {"model": "rmdn", "rank": 8},
     "RMDN, full": {"model": "rmdn", "full": True},
     "RMDN, 1 component": {"model": "rmdn", "num_components": 1},
-    "RMDN, 5 components": {"model": "rmdn", "num_components": 5},
-    "FRMDN, whitened": {"model": "frmdn", "whiten": True},
+    "RMDN, 20 components": {"model": "rmdn", "num_components": 20},
+    "FRMDN, 1 component": {"model": "frmdn", "num_components": 1},
+    "FRMDN, 20 components": {"model": "frmdn", "num_components": 20},
     "FRMDN, 1 coupling": {"model": "frmdn", "num_couplings": 1},
     "FRMDN, 4 couplings": {"model": "frmdn", "num_couplings": 4},
     "FRMDN, rank 2": {"model": "frmdn", "rank": 2},
     "FRMDN, conditional": {"model": "frmdn", "conditional": True},
     "FRMDN, spline": {"model": "frmdn", "spline": True},
-    "Autoregressive": {"model": "autoregressive"},
 }
-"""Ablations and further rivals."""
+"""Ablations."""
+MATCHED = {f"{name}, as large as FRMDN": MODELS[name] for name in MODELS if not name.startswith("FRMDN")}
+"""Rivals with as many parameters as the FRMDN, by their number of recurrent units."""
+ALL_MODELS = MODELS | VARIANTS | MATCHED
 TUNING_SEED = 1_000
-SETTINGS: dict[str, dict[str, Any]] = {
-    "espeak-16k": {"data": "audio:{corpus}", "num_updates": 250, "batch_size": 16},
-    "font-digits": {"data": "mnist:{corpus}", "num_updates": 600, "batch_size": 32},
-}
-"""Kind, number of updates and batch size of each corpus."""
-ALL_MODELS = MODELS | VARIANTS
 RUNS = Path("runs") / "density"
+PROMPTS = "prompts:/usr/share/asterisk/sounds"
+COMPARISONS: dict[str, dict[str, Any]] = {
+    "fashion-mnist": {"data": "mnist:/usr/share/datasets/fashion-mnist"},
+    "prompts": {"data": PROMPTS},
+    "new-speaker": {"data": PROMPTS, "test_speaker": "fr_CA_f_June"},
+    "photographs": {"data": f"cifar10:{(RUNS / 'corpora' / 'photographs').as_posix()}"},
+}
+"""Settings of the comparisons with a name of their own."""
 
 
 class TrainingJob(NamedTuple):
@@ -89,7 +96,7 @@ def run_job(job: TrainingJob) -> dict[str, Any]:
     folder = Path(job.folder)
     job_json = {"name": job.name, **asdict(job.settings)}
     if (folder / "result.json").exists():
-        result = density_result(read_json(folder / "result.json"))
+        result: dict[str, Any] = read_json(folder / "result.json")
         if result["job"] == job_json:
             return result
         raise ValueError(f"{folder} has a training with other settings: remove it, or use another name")
@@ -105,6 +112,7 @@ def run_job(job: TrainingJob) -> dict[str, Any]:
         "status": status,
         "seconds": Run(folder).timings()["fit"],
         "best_update": min(validations, key=lambda row: row["held_out"]["loss"])["update"],
+        "last_update": validations[-1]["update"],
         **asdict(evaluation),
     }
     write_json(folder / "result.json", result)
@@ -126,45 +134,71 @@ def tune_job(job: TrainingJob) -> float:
     return min(row["held_out"]["loss"] for row in read_jsonl(folder / "metrics.jsonl"))
 
 
+def settings_of(model: str, shared: DensityConfig) -> DensityConfig:
+    """Return the settings of a model of `ALL_MODELS`, given those that all models share."""
+    settings = replace(shared, **ALL_MODELS[model])
+    if model not in MATCHED:
+        return settings
+    event_dim = open_corpus(shared.data, **shared.corpus_options).event_dim
+    wanted = num_parameters(replace(shared, **MODELS["FRMDN"]), event_dim)
+    sizes = range(1, 64 * shared.hidden_size)
+    index = bisect.bisect_left(
+        sizes, wanted, key=lambda size: num_parameters(replace(settings, hidden_size=size), event_dim)
+    )
+    return replace(settings, hidden_size=sizes[index])
+
+
+def num_parameters(settings: DensityConfig, event_dim: int) -> int:
+    """Return the number of parameters of a model."""
+    with torch.device("meta"):
+        model = build(settings.model, event_dim, settings.hidden_size, settings.bptt_length, **settings.model_options)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def tuned(
-    name: str, settings: DensityConfig, models: list[str], rates: list[float], num_updates: int, workers: int
-) -> dict[str, float]:
-    """Return the learning rate with which each model has the lowest held-out loss after a short training.
+    name: str, jobs: dict[str, DensityConfig], rates: list[float], num_updates: int, workers: int
+) -> dict[str, DensityConfig]:
+    """Return the settings of each model with the learning rate of the lowest held-out loss after a short training.
 
     Args:
         name: Name of the corpus.
-        settings: Settings that all models share.
-        models: Names of models.
+        jobs: Settings of each model.
         rates: Learning rates.
         num_updates: Number of gradient steps.
         workers: Number of trainings at the same time.
     """
     if len(rates) == 1:
-        return dict.fromkeys(models, rates[0])
-    short = replace(settings, seed=TUNING_SEED, num_updates=num_updates, eval_every=max(num_updates // 8, 1))
-    short = replace(short, patience=None, num_decays=0)
-    jobs = [
+        return {model: replace(settings, learning_rate=rates[0]) for model, settings in jobs.items()}
+    short = {
+        "seed": TUNING_SEED,
+        "num_updates": num_updates,
+        "eval_every": max(num_updates // 8, 1),
+        "patience": None,
+        "num_decays": 0,
+    }
+    tasks = [
         TrainingJob(
             str(RUNS / name / "tuning" / f"{slug(model)}-{rate:g}"),
             model,
-            replace(short, learning_rate=rate, **ALL_MODELS[model]),
+            replace(settings, **short, learning_rate=rate),
         )
-        for model in models
+        for model, settings in jobs.items()
         for rate in rates
     ]
-    losses = [math.inf] * len(jobs)
+    losses = [math.inf] * len(tasks)
     with bar(f"learning rates of {name}", "trainings") as progress:
-        for done, (index, loss) in enumerate(run_tasks(tune_job, jobs, workers), 1):
+        for done, (index, loss) in enumerate(run_tasks(tune_job, tasks, workers), 1):
             losses[index] = loss
-            progress(done, len(jobs), jobs[index].name)
-    write_json(
-        RUNS / name / "tuning.json",
-        {f"{job.name}, {job.settings.learning_rate:g}": loss for job, loss in zip(jobs, losses, strict=True)},
-    )
-    found = dict[str, float]()
-    for start, model in zip(range(0, len(jobs), len(rates)), models, strict=True):
-        found[model] = rates[int(np.argmin(losses[start : start + len(rates)]))]
-    return found
+            progress(done, len(tasks), tasks[index].name)
+    path = RUNS / name / "tuning.json"
+    before = read_json(path) if path.exists() else {}  # of other models
+    now = {f"{task.name}, {task.settings.learning_rate:g}": loss for task, loss in zip(tasks, losses, strict=True)}
+    write_json(path, before | now)
+    best = {
+        model: rates[int(np.argmin(losses[start : start + len(rates)]))]
+        for start, model in zip(range(0, len(tasks), len(rates)), jobs, strict=True)
+    }
+    return {model: replace(settings, learning_rate=best[model]) for model, settings in jobs.items()}
 
 
 def slug(model: str) -> str:
@@ -172,21 +206,12 @@ def slug(model: str) -> str:
     return model.lower().replace(", ", "-").replace(" ", "")
 
 
-def compare(
-    name: str,
-    settings: DensityConfig,
-    rates: dict[str, float],
-    seeds: int,
-    workers: int,
-    command: str,
-    out: Path,
-) -> Path:
+def compare(name: str, models: dict[str, DensityConfig], seeds: int, workers: int, command: str, out: Path) -> Path:
     """Train every model with every seed, and write the page.
 
     Args:
         name: Name of the corpus.
-        settings: Settings that all models share.
-        rates: Learning rate of each model (`ALL_MODELS`).
+        models: Settings of each model.
         seeds: Number of trainings of each model.
         workers: Number of trainings at the same time.
         command: Command that the page shows.
@@ -196,131 +221,81 @@ def compare(
         Path of the page.
     """
     jobs = [
-        TrainingJob(
-            str(RUNS / name / f"{slug(model)}-{seed}"),
-            model,
-            replace(settings, seed=seed, learning_rate=rate, **ALL_MODELS[model]),
-        )
+        TrainingJob(str(RUNS / name / f"{slug(model)}-{seed}"), model, replace(settings, seed=seed))
         for seed in range(1, seeds + 1)
-        for model, rate in rates.items()
+        for model, settings in models.items()
     ]
-    start_time, found = time.monotonic(), dict[int, dict[str, Any]]()
     with locked(RUNS / name), bar(f"densities of {name}", "trainings") as progress:
         progress(0, len(jobs), "")
-        for index, result in run_tasks(run_job, jobs, workers):
-            found[index] = result
-            progress(len(found), len(jobs), jobs[index].name)
-    corpus = Path(settings.data.partition(":")[2]) / "about.json"
-    return write_page(
-        RESULTS / f"density-{name}",
-        out,
-        name,
-        [found[index] for index in range(len(jobs))],
-        {job.name: Path(job.folder) for job in reversed(jobs)},  # the first training of each model
-        {
-            "command": command,
-            "wall_clock_s": time.monotonic() - start_time,
-            "made_of": read_json(corpus) if corpus.exists() else {},
-        },
-    )
+        for done, (index, _) in enumerate(run_tasks(run_job, jobs, workers), 1):
+            progress(done, len(jobs), jobs[index].name)
+    finished = [read_json(path) for path in (RUNS / name).glob("*/result.json")]  # also of earlier calls
+    finished.sort(key=lambda result: ([*ALL_MODELS].index(result["job"]["name"]), result["job"]["seed"]))
+    keep(RESULTS / f"density-{name}.json", finished, command)
+    return write_page(name, RUNS / name, out)
 
 
-def make(name: str, folder: Path) -> None:
-    """Make a corpus if it does not exist.
-
-    Raises:
-        ValueError: No corpus with this name can be made.
-    """
-    if (folder / "about.json").exists():
-        return
-    console.print(f"make {name} in {folder} ...", markup=False)
-    if name == "espeak-16k":
-        make_speech(folder)
-    elif name == "font-digits":
-        make_digits(folder)
-    else:
-        raise ValueError(
-            f"name must be one of {', '.join(SETTINGS)}, got {name!r}: for another corpus, add --data KIND:FOLDER"
-        )
-
-
-def main(words: list[str] | None = None) -> int:
-    """Make a corpus, run a comparison or write a page; return the exit code."""
+def parser_of_commands() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "what", choices=("make", "run", "write"), help="Make the corpus, compare, or write only the page."
-    )
-    parser.add_argument("name", help="Name of the corpus: espeak-16k, font-digits, or any name with --data.")
+    parser.add_argument("what", choices=("run", "write"), help="Compare, or write only the page.")
+    parser.add_argument("name", help=f"{', '.join(COMPARISONS)}, or any name with --data.")
     parser.add_argument("--data", help="KIND:FOLDER of another corpus (worldmodel density fit --help).")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="Path of the folder of the page, its picture and sounds (default: runs/density/NAME/page).",
-    )
+    parser.add_argument("--out", type=Path, help="Path of the folder of the page (default: runs/density/NAME/page).")
     parser.add_argument(
         "--models",
         nargs="+",
         choices=["all", *ALL_MODELS],
         default=list(MODELS),
-        help=f"Names of the models to train (default: {', '.join(MODELS)}).",
+        metavar="MODEL",
+        help=f"Names of the models to train, all or of: {'; '.join(ALL_MODELS)} (default: {'; '.join(MODELS)}).",
     )
     parser.add_argument(
         "--learning_rates",
         type=float,
         nargs="+",
-        default=[1e-3],
-        help="Learning rates; of several, each model's best one on held-out data after --tuning_updates (default: 0.001).",
+        default=[3e-4, 1e-3, 3e-3],
+        metavar="RATE",
+        help="Learning rates; of several, each model's best on held-out data after --tuning_updates (default: 3e-4 1e-3 3e-3).",
     )
     parser.add_argument("--test_speaker", help="Speaker of the test part of prompts.")
     for option, default, text in (
         ("seeds", 3, "Number of trainings of each model (default: 3)."),
-        ("num_updates", None, "Number of gradient steps (default: that of the corpus, else 300)."),
+        ("num_updates", 60_000, "Largest number of gradient steps (default: 60000)."),
         ("hidden_size", 256, "Number of hidden units (default: 256)."),
-        ("num_components", 20, "Number of mixture components (default: 20)."),
-        ("batch_size", None, "Number of sequences in a batch (default: that of the corpus, else 16)."),
-        ("eval_every", None, "Number of updates between validations (default: a twelfth of the updates)."),
-        ("patience", None, "Number of validations without a lower held-out loss after which a training stops."),
-        (
-            "num_decays",
-            0,
-            "Number of times that a used-up patience quarters the learning rate before it stops (default: 0).",
-        ),
-        (
-            "tuning_updates",
-            1_000,
-            "Number of gradient steps of a training that chooses a learning rate (default: 1000).",
-        ),
+        ("num_components", 5, "Number of mixture components (default: 5)."),
+        ("batch_size", None, "Number of sequences in a batch (default: 32 images or 16 segments of speech)."),
+        ("eval_every", 500, "Number of updates between validations (default: 500)."),
+        ("patience", 5, "Number of validations without a lower held-out loss that use up the patience (default: 5)."),
+        ("num_decays", 2, "Number of times that a used-up patience quarters the learning rate (default: 2)."),
+        ("tuning_updates", 1_500, "Number of gradient steps that choose a learning rate (default: 1500)."),
         ("workers", 2, "Number of trainings at the same time (default: 2)."),
     ):
         parser.add_argument(f"--{option}", type=int, default=default, help=text)
-    options = parser.parse_args(words)
-    corpus, out = RUNS / options.name / "corpus", options.out or RUNS / options.name / "page"
+    return parser
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run a comparison or write a page; return the exit code."""
+    options = parser_of_commands().parse_args(words)
+    out = options.out or RUNS / options.name / "page"
     try:
         if options.what == "write":
-            print(write_page(RESULTS / f"density-{options.name}", out, options.name))
+            print(write_page(options.name, RUNS / options.name, out))
             return 0
-        if options.data is None:
-            make(options.name, corpus)
-        if options.what == "run":
-            defaults = SETTINGS.get(options.name, {"data": options.data, "num_updates": 300, "batch_size": 16})
-            num_updates = options.num_updates or defaults["num_updates"]
-            batch_size = options.batch_size or defaults["batch_size"]
-            settings = DensityConfig(
-                options.data or defaults["data"].format(corpus=corpus),
-                hidden_size=options.hidden_size,
-                num_components=options.num_components,
-                num_updates=num_updates,
-                batch_size=batch_size,
-                eval_every=options.eval_every or max(num_updates // 12, 1),
-                patience=options.patience,
-                num_decays=options.num_decays,
-                test_speaker=options.test_speaker,
-            )
-            models = list(ALL_MODELS) if "all" in options.models else options.models
-            given = settings, models, options.learning_rates
-            rates = tuned(options.name, *given, options.tuning_updates, options.workers)
-            command = shlex.join(["python", "-m", "benchmarks.density", *(sys.argv[1:] if words is None else words)])
-            print(compare(options.name, settings, rates, options.seeds, options.workers, command, out))
+        given = {name: getattr(options, name) for name in ("data", "test_speaker") if getattr(options, name)}
+        corpus = COMPARISONS.get(options.name, {}) | given
+        if "data" not in corpus:
+            raise ValueError(f"name must be one of {', '.join(COMPARISONS)}, or have --data, got {options.name!r}")
+        named = ("hidden_size", "num_components", "num_updates", "eval_every", "patience", "num_decays")
+        images = corpus["data"].partition(":")[0] in IMAGES
+        batch_size = options.batch_size or (32 if images else 16)
+        shared = DensityConfig(**corpus, batch_size=batch_size, **{name: getattr(options, name) for name in named})
+        chosen = list(ALL_MODELS) if "all" in options.models else options.models
+        models = {model: settings_of(model, shared) for model in chosen}
+        models = tuned(options.name, models, options.learning_rates, options.tuning_updates, options.workers)
+        command = shlex.join(["python", "-m", "benchmarks.density", *(sys.argv[1:] if words is None else words)])
+        print(compare(options.name, models, options.seeds, options.workers, command, out))
     except ValueError as error:
         console.print(f"benchmarks.density: {error}", style="red", markup=False)
         return 2

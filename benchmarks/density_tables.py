@@ -1,297 +1,286 @@
-"""Write the page of a comparison of densities from ``results.json``: tables, a picture, and two sounds.
+"""Numbers of a comparison of densities, its page, and the table of docs/density.md.
 
-Start reading at `write_page`.
+Start reading at `keep`, which computes the numbers, and at `write_page`, which shows them beside samples of each model.
 """
 
-import io
+import html
 import math
-import shutil
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from worldmodel.agents.analysis import video
+from worldmodel.agents.analysis import html as page
+from worldmodel.agents.analysis import plots
 from worldmodel.agents.analysis.statistics import Interval, interval
-from worldmodel.agents.density import DensityConfig, sample_density
-from worldmodel.agents.density.samples import coloured
+from worldmodel.agents.density import DensityConfig
+from worldmodel.agents.density.report import samples
 from worldmodel.agents.progress import duration
+from worldmodel.agents.runs.run_folder import rows_of
 from worldmodel.corpora import Corpus, open_corpus
-from worldmodel.io.files import atomic, read_json, write_json
-from worldmodel.io.migration import density_result
-from worldmodel.rollouts import pictures
+from worldmodel.io.files import read_json, write_json
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "docs" / "results"
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
 REFERENCES = ("RMDN", "FRMDN")
 """Models that all others are compared with."""
-PUBLISHED = """## Published, on other corpora
+NAMES = ("fashion-mnist", "photographs", "prompts", "new-speaker")
+"""Comparisons of the table of docs/density.md, in the order of its columns."""
+BEGIN = "<!-- densities: written by `python -m benchmarks.pages`, checked by `python -m benchmarks.pages --check` -->\n"
+END = "<!-- end of densities -->"
+LIU = "https://arxiv.org/abs/2111.11632, as quoted in the tutorial of ProbabilisticCircuits.jl"
+CHUNG = "https://arxiv.org/abs/1506.02216, table 1: 2,000 (TIMIT) and 4,000 (Blizzard) LSTM units, until convergence"
+PUBLISHED: dict[str, dict[str, tuple[str, str]]] = {
+    "fashion-mnist": {
+        "Bit-Swap, a hierarchical VAE (a bound)": ("3.28", LIU),
+        "HCLT, a probabilistic circuit (exact)": ("3.34", LIU),
+        "IDF, an integer discrete flow (exact)": ("3.47", LIU),
+        "PixelVAE (a bound)": ("3.66", LIU),
+    },
+    "timit": {
+        "RNN-Gauss": ("-1900", CHUNG),
+        "RNN-GMM": ("26643", CHUNG),
+        "VRNN-Gauss (a bound)": ("28805", CHUNG),
+        "VRNN-GMM (a bound)": ("28982", CHUNG),
+    },
+    "blizzard": {
+        "RNN-Gauss": ("3539", CHUNG),
+        "RNN-GMM": ("7413", CHUNG),
+        "VRNN-Gauss (a bound)": ("9223", CHUNG),
+        "VRNN-GMM (a bound)": ("9107", CHUNG),
+    },
+}
+"""Published values by comparison and model, in bits per dimension (images) or nats per sequence (speech), with their source.
+Those of Fashion-MNIST are densities of the bytes themselves, without dequantization."""
 
-Nats per sequence, from VRNN, [arXiv 1506.02216](https://arxiv.org/abs/1506.02216), table 1: other data, other lengths, models
-of 2,000 (TIMIT) and 4,000 (Blizzard) LSTM units, trained until convergence; lower bounds for VRNNs. **They do not compare with
-the numbers above.**
-
-| Model | Blizzard | TIMIT |
-|---|---|---|
-| RNN-Gauss | 3539 | -1900 |
-| RNN-GMM | 7413 | 26643 |
-| VRNN-Gauss | ≥ 9223 | ≥ 28805 |
-| VRNN-GMM | ≥ 9107 | ≥ 28982 |
-"""
-SECONDS = 3.0
-"""Duration of each of the two sounds, which have 96 kB each."""
-
-Results = list[dict[str, Any]]
+Result = dict[str, Any]
 
 
-def write_page(
-    kept: Path,
-    out: Path,
-    name: str,
-    results: Results | None = None,
-    folders: dict[str, Path] | None = None,
-    about: dict[str, Any] | None = None,
-) -> Path:
-    """Write ``results.json`` into ``kept``, and samples and ``README.md`` into ``out``.
+class Sequences(NamedTuple):
+    """The test sequences, in the order of evaluation.
 
     Args:
-        kept: Path of the folder of ``results.json``.
+        of: Kind of group whose sequences depend on each other.
+        groups: Name of the group of each sequence.
+        frames: Number of frames of each sequence of speech; None for images.
+    """
+
+    of: str
+    groups: list[str]
+    frames: np.ndarray | None
+
+
+def test_sequences(corpus: Corpus) -> Sequences:
+    """Return the groups and lengths of the test sequences of a corpus."""
+    if corpus.kind == "image":
+        return Sequences("images", [str(number) for number in range(len(corpus.test))], None)
+    recordings = corpus.test.recordings  # type: ignore[attr-defined]  # of `Recordings`
+    files = corpus.test.file_indices
+    speakers = len({one.group for one in recordings}) > 1 and corpus.name in ("timit", "accent", "prompts")
+    groups = [recordings[file].group if speakers else recordings[file].name for file in files]
+    segment = corpus.test.segmentation.segment_length  # type: ignore[attr-defined]
+    lengths = [segment or recordings[file].num_used_samples for file in files]
+    return Sequences("speakers" if speakers else "recordings", groups, np.array(lengths) // corpus.event_dim)
+
+
+def difference(first: list[Result], second: list[Result], measure: int, sequences: Sequences) -> Interval:
+    """Return the difference of a measure of one model to the first measure of another, paired by seed and sequence.
+
+    For speech it is per frame, sum(d) / sum(n) for differences d and numbers n of frames: its variance is that of the residuals
+    d - n sum(d) / sum(n) divided by the mean of n.
+    """
+    pairs = [(one, other) for one in first for other in second if one["job"]["seed"] == other["job"]["seed"]]
+    values = np.array(
+        [np.subtract(one["measures"][measure]["values"], other["measures"][0]["values"]) for one, other in pairs]
+    )
+    if sequences.frames is not None:
+        ratio = values.sum(axis=1, keepdims=True) / sequences.frames.sum()
+        values = ratio + (values - ratio * sequences.frames) / sequences.frames.mean()
+    return interval(values, sequences.groups)
+
+
+def keep(path: Path, trainings: list[Result], command: str) -> None:
+    """Write the means, differences and costs of all models, without the values of single sequences.
+
+    Args:
+        path: Path of the file, in ``docs/results``.
+        trainings: Results of all trainings, in the order of the table.
+        command: Command of the comparison.
+    """
+    job = trainings[0]["job"]
+    known = {name: job[name] for name in DensityConfig.__dataclass_fields__ if name in job}
+    sequences = test_sequences(open_corpus(job["data"], **DensityConfig(**known).corpus_options))
+    by_model: dict[str, list[Result]] = {}
+    for training in trainings:
+        by_model.setdefault(training["job"]["name"], []).append(training)
+    budget = ("batch_size", "num_updates", "eval_every", "patience", "num_decays", "num_components", "hidden_size")
+    write_json(
+        path,
+        {
+            "command": command,
+            **{name: trainings[0][name] for name in ("unit", "quantization_limit", "hardware", "corpus")},
+            "budget": {name: job[name] for name in budget},
+            "sequences": len(sequences.groups),
+            "clusters": {"of": sequences.of, "number": len(set(sequences.groups))},
+            "models": [_summary(name, rows, by_model, sequences) for name, rows in by_model.items()],
+        },
+    )
+
+
+def _summary(name: str, rows: list[Result], by_model: dict[str, list[Result]], sequences: Sequences) -> Result:
+    """Return the numbers of a model."""
+    measures = []
+    for index, measure in enumerate(rows[0]["measures"]):
+        references = {other: by_model[other] for other in REFERENCES if other in by_model and other != name}
+        pairs = {other: difference(rows, found, index, sequences) for other, found in references.items()}
+        measures.append(
+            {
+                "what": measure["what"],
+                "means": [row["measures"][index]["mean"] for row in rows],
+                "per_frame": [row["measures"][index]["frame"] for row in rows],
+                "differences": {
+                    other: [found.mean, None if math.isnan(found.half) else found.half]
+                    for other, found in pairs.items()
+                },
+            }
+        )
+    return {
+        "name": name,
+        "parameters": rows[0]["parameters"],
+        "ceiling": rows[0]["ceiling"],
+        "hidden_size": rows[0]["job"]["hidden_size"],
+        "learning_rate": rows[0]["job"]["learning_rate"],
+        "seeds": [row["job"]["seed"] for row in rows],
+        "diverged": sum(row["status"] != "trained" for row in rows),
+        "best_updates": [row["best_update"] for row in rows],
+        "last_updates": [row["last_update"] for row in rows],
+        "seconds": [round(row["seconds"]) for row in rows],
+        "measures": measures,
+    }
+
+
+def write_page(name: str, folder: Path, out: Path) -> Path:
+    """Write ``index.html`` with the numbers of ``docs/results``, learning curves, and samples of each model's first training.
+
+    Args:
+        name: Name of the comparison.
+        folder: Path of the folder of its trainings; samples and curves are of those that are still there.
         out: Path of the folder of the page.
-        name: Name of the corpus.
-        results: Results of all trainings. None: write only the page, from an existing ``results.json``.
-        folders: Folder of one training of each model, for samples.
-        about: Command, wall-clock seconds, and description of the corpus.
-
-    Returns:
-        Path of the page.
     """
-    numbers = kept / "results.json"
-    if results is not None and about is not None and folders is not None:
-        before = read_json(numbers)["about"] if numbers.exists() else {}
-        if before.get("command") == about["command"]:  # the comparison was stopped and continued
-            about["wall_clock_s"] = max(about["wall_clock_s"], before["wall_clock_s"])
-        shared = {key: results[0][key] for key in ("unit", "quantization_limit", "corpus", "hardware", "part")}
-        rows = [{key: value for key, value in row.items() if key not in shared} for row in results]
-        for measure in (measure for row in rows for measure in row["measures"]):
-            measure["values"] = [round(value, 3) for value in measure["values"]]
-        _samples(out, rows, folders, shared["corpus"])
-        write_json(numbers, {"about": about, **shared, "trainings": rows})
-    found = density_result(read_json(numbers))
-    found["trainings"] = [density_result(row) for row in found["trainings"]]
-    if "clusters" not in found:
-        found["clusters"] = clusters(_corpus(found["trainings"][0]["job"]), found["about"]["made_of"])
-        write_json(numbers, found)
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic(out / "README.md") as temporary:
-        temporary.write_text(_page(name, found), encoding="utf-8")
-    return out / "README.md"
+    found = read_json(RESULTS / f"density-{name}.json")
+    parts = [f"<p>{html.escape(text)}</p>" for text in _notes(found)]
+    parts.append(_table(found))
+    if rows := PUBLISHED.get(name, {}):
+        cells = [[html.escape(model), value, html.escape(source)] for model, (value, source) in rows.items()]
+        parts.append(f"<h2>Published, with other protocols</h2>{page.table(['Model', 'value', 'source'], cells)}")
+    first = {
+        config.parent.name.rpartition("-")[0]: config.parent
+        for config in sorted(folder.glob("*/config.yaml"), reverse=True)
+        if (config.parent / "result.json").exists()
+    }
+    curves = {
+        model: [(row["update"], row["held_out"]["loss"]) for row in rows_of(run / "metrics.jsonl")]
+        for model, run in first.items()
+    }
+    if curves:
+        series = {model: ([x for x, _ in points], [y for _, y in points]) for model, points in sorted(curves.items())}
+        parts.append(
+            f"<h2>Held-out loss</h2>{page.image(plots.curves(series, 'update', 'nats per event'), 'learning curves')}"
+        )
+    for model, run in sorted(first.items()):
+        parts.append(page.section(f"Samples of {model}", samples(run, out / model)))
+    return page.write_page(out / "index.html", f"Densities of {name}", "".join(parts))
 
 
-def clusters(corpus: Corpus, made_of: dict[str, Any]) -> dict[str, Any]:
-    """Return the groups of dependent test sequences, such as files or speakers.
-
-    Args:
-        corpus: Corpus.
-        made_of: Content of the corpus's ``about.json``; empty for other corpora.
-
-    Returns:
-        ``labels``, the group of each test sequence in the order of evaluation, and ``of``, the kind of group.
-    """
-    if corpus.kind == "speech":
-        recordings, segment = corpus.test.recordings, corpus.dimensions  # type: ignore[attr-defined]
-        labels = [
-            one.group for one in recordings for _ in range(one.num_used_samples // (segment or one.num_used_samples))
-        ]
-        of = "voices" if "voices" in made_of else "speakers" if corpus.name in ("timit", "accent") else "files"
-    elif "t10k" in made_of:
-        each = 10 * made_of["distortions of each digit"]["t10k"]  # images of a font are consecutive
-        labels = [name for name, fonts in made_of["t10k"]["fonts"].items() for _ in range(each * len(fonts))]
-        of = "font families"
-    else:
-        labels, of = [str(number) for number in range(len(corpus.test))], "images"
-    assert len(labels) == len(corpus.test), (len(labels), len(corpus.test))
-    return {"of": of, "labels": [labels[place] for place in np.random.default_rng(0).permutation(len(labels))]}
-
-
-def compared(found: dict[str, Any], name: str, measure: int, reference: str) -> Interval:
-    """Return the difference of a model to the first measure of another, with its interval, in the unit of ``results.json``."""
-    values = [
-        [row["measures"][number]["values"] for row in found["trainings"] if row["job"]["name"] == model]
-        for model, number in ((name, measure), (reference, 0))
-    ]
-    return interval(np.array(values[0]) - np.array(values[1]), found["clusters"]["labels"])
-
-
-def _page(name: str, found: dict[str, Any]) -> str:
-    """Return the page as Markdown."""
-    rows, corpus, about = found["trainings"], found["corpus"], found["about"]
-    speech = corpus["kind"] == "speech"
-    seeds, job = len({row["job"]["seed"] for row in rows}), rows[0]["job"]
-    better = "higher is better" if speech else "lower is better"
-    sign = "plus" if speech else "minus"
-    parts = [
-        f"# Comparison of densities: {name}\n",
-        f"{_budget(rows)} Batches of {job['batch_size']} sequences, {job['hidden_size']} hidden units, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}. `{about['command']}`; "
-        f"{found['hardware']}; {duration(about['wall_clock_s'])}.\n",
-        f"Unit: {found['unit']}; {better}. Protocol: {corpus['protocol']}.\n",
-        f"The ± of a mean is the standard deviation over seeds. {_intervals(found)} {sign.capitalize()} means better than the "
-        "model in the head of the column.\n",
-        f"{_converged(rows)}\n",
-        _table(found, speech),
+def _notes(found: Result) -> list[str]:
+    """Return sentences on the trainings, the unit and the intervals."""
+    budget, clusters, speech = found["budget"], found["clusters"], found["corpus"]["kind"] == "speech"
+    seconds = sum(sum(model["seconds"]) for model in found["models"])
+    late = sum(last >= budget["num_updates"] for model in found["models"] for last in model["last_updates"])
+    trainings = sum(len(model["seeds"]) for model in found["models"])
+    texts = [
+        f"{found['command']}; {found['hardware']}; {duration(seconds)} of training in all.",
+        f"Unit: {found['unit']}; {'higher' if speech else 'lower'} is better. Protocol: {found['corpus']['protocol']}.",
+        f"Batches of {budget['batch_size']}, learning rates chosen on held-out data. When the held-out loss has not improved "
+        f"for {(budget['patience'] or 0) * budget['eval_every']:,} updates, the learning rate is quartered, and after "
+        f"{budget['num_decays']} times the training stops: {trainings - late} of {trainings} trainings; the others had "
+        f"{budget['num_updates']:,} updates. Results are of the weights with the lowest held-out loss.",
+        f"n = {found['sequences']:,} test sequences. ± of a mean: standard deviation over seeds. Differences are paired by "
+        f"seed and sequence; their 95 % intervals generalize to other trainings and other {clusters['of']} "
+        f"({clusters['number']:,}), without correction for the number of comparisons.",
     ]
     if speech:
-        least = min((row["ceiling"] for row in rows if row["ceiling"] is not None), default=math.inf)
-        parts.append(
-            f"Ceilings: the precision of diagonal Gaussians is clamped, so no model with one exceeds {least:.0f} nats per "
-            f"frame. Above {found['quantization_limit']:.0f} nats per frame, a density separates 16-bit levels and does not "
-            "model speech.\n"
+        least = min(model["ceiling"] for model in found["models"] if model["ceiling"] is not None)
+        texts.append(
+            f"The clamp of precisions bounds an RMDN by {least:.0f} nats per frame. Above {found['quantization_limit']:.0f}, a "
+            "density resolves 16-bit levels and does not model speech."
         )
-        parts.append(
-            "![Waveforms and spectrograms of the corpus and of samples](samples.png)\n\n"
-            "Samples at temperature 1: [RMDN](rmdn.wav), [FRMDN](frmdn.wav).\n"
-        )
-    else:
-        parts.append("![Rows: test images, then samples of each model](samples.png)\n")
-        order = ", ".join(dict.fromkeys(row["job"]["name"] for row in rows))
-        parts.append(f"Rows: test images, then samples at temperature 1 of {order}.\n")
-    return "\n".join([*parts, *([PUBLISHED] if speech else [])])
+    return texts
 
 
-def _budget(rows: Results) -> str:
-    """Return sentences on the length of the trainings, and on their learning rates."""
-    job, rates = rows[0]["job"], {row["job"]["name"]: row["job"]["learning_rate"] for row in rows}
-    same = len(set(rates.values())) == 1
-    chosen = f"Learning rate {job['learning_rate']:g}." if same else (
-        "Learning rates, chosen on held-out data: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()) + "."
-    )  # fmt: skip
-    if job["patience"] is None:
-        return f"The same budget for every model: {job['num_updates']:,} updates. {chosen}"
-    patience = job["patience"] * job["eval_every"]
-    return (
-        f"Every model trains until its held-out loss has not improved for {patience:,} updates, and for at most "
-        f"{job['num_updates']:,}. {chosen}"
+def _table(found: Result) -> str:
+    """Return the HTML table of all models."""
+    speech = found["corpus"]["kind"] == "speech"
+    heads = ["Model", "units", "parameters", "rate", "nats per sequence" if speech else "bits per dimension"]
+    heads += ["nats per frame"] if speech else []
+    heads += [f"difference to {other}{' per frame' if speech else ''}" for other in REFERENCES]
+    rows = []
+    for model in found["models"]:
+        for measure in model["measures"]:
+            cells = [html.escape(_label(model, measure)), str(model["hidden_size"]), f"{model['parameters']:,}"]
+            cells += [f"{model['learning_rate']:g}", spread(measure["means"], 1 if speech else 4)]
+            cells += [spread(measure["per_frame"], 2)] if speech else []
+            cells += [_difference(measure, other, 2 if speech else 4) for other in REFERENCES]
+            cells += [f"{statistics.mean(model['best_updates']):,.0f}", f"{statistics.median(model['seconds']):,.0f}"]
+            rows.append(cells)
+    return page.table([*heads, "best update", "seconds"], rows)
+
+
+def _difference(measure: Result, reference: str, digits: int) -> str:
+    """Return the difference to another model with its interval, if there is one."""
+    if reference not in measure["differences"]:
+        return ""
+    mean, half = measure["differences"][reference]
+    return Interval(mean, math.nan if half is None else half).text(digits)
+
+
+def _label(model: Result, measure: Result) -> str:
+    """Return the name of a model with that of its bound, if it has one."""
+    bound = (
+        "" if "exact" in measure["what"] else ", bound" if "ELBO" in measure["what"] else ", importance-weighted bound"
     )
+    diverged = f" ({model['diverged']} diverged)" if model["diverged"] else ""
+    return f"{model['name']}{bound}{diverged}"
 
 
-def _intervals(found: dict[str, Any]) -> str:
-    """Return the explanation of the intervals of differences."""
-    labels, of = found["clusters"]["labels"], found["clusters"]["of"]
-    seeds = len({row["job"]["seed"] for row in found["trainings"]})
-    if seeds < 2 or len(set(labels)) < 2:
-        return f"Differences have no interval: the test part has {len(set(labels))} {of}, and there are {seeds} seeds."
-    assumption = ", which are assumed to be independent" if of == "images" else ", whose sequences are not independent"
-    return (
-        "Differences are paired by sequence of the test part and by seed (the same batches). Their 95 % intervals "
-        f"generalize to other trainings and other {of}: the variance over {seeds} seeds plus that over "
-        f"{len(set(labels))} {of}{assumption}; each with a quantile of Student's t "
-        "(`agents/analysis/statistics.py`). No correction is made for the number of comparisons."
-    )
+def spread(values: list[float], digits: int) -> str:
+    """Return the mean of values with ± their standard deviation."""
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
 
 
-def _converged(rows: Results) -> str:
-    """Return a sentence on convergence: whether another budget could change the order."""
-    patience = rows[0]["job"]["patience"]
-    if patience is not None:
-        late = sum(row["best_update"] > row["job"]["num_updates"] - patience * row["job"]["eval_every"] for row in rows)
-        return f"{len(rows) - late} of {len(rows)} trainings stopped by themselves."
-    late = sum(row["best_update"] > row["job"]["num_updates"] - row["job"]["eval_every"] for row in rows)
-    return (
-        f"In {late} of {len(rows)} trainings one of the last two validations is the best. These have not converged: the table "
-        "compares models at this budget, not at convergence."
-    )
+def table() -> str:
+    """Return the table of docs/density.md: each model's best measure in each comparison of ``docs/results``."""
+    found = {name: read_json(path) for name in NAMES if (path := RESULTS / f"density-{name}.json").exists()}
+    units = {
+        name: "nats per frame" if one["corpus"]["kind"] == "speech" else "bits per dimension"
+        for name, one in found.items()
+    }
+    heads = " | ".join(f"{name}, {units[name]}" for name in found)
+    lines = [f"| Model | {heads} |", "|---|" + "---|" * len(found)]
+    models = dict.fromkeys(model["name"] for one in found.values() for model in one["models"])
+    for model in models:
+        cells = [_cell(one, model) for one in found.values()]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
-def _table(found: dict[str, Any], speech: bool) -> str:
-    """Return the table of all models."""
-    rows: Results = found["trainings"]
-    unit, digits = ("nats per sequence", 1) if speech else ("bits per dimension", 4)
-    frame = " nats per frame |" if speech else ""
-    names = list(dict.fromkeys(row["job"]["name"] for row in rows))
-    references = [name for name in REFERENCES if name in names]
-    columns = "".join(f" difference to {name} |" for name in references)
-    lines = [
-        f"| Model | Parameters | {unit} |{columns}{frame} best update | median seconds |",
-        f"|---|---|---|{'---|' * len(references)}{'---|' if speech else ''}---|---|",
-    ]
-    for name in names:
-        mine = [row for row in rows if row["job"]["name"] == name]
-        diverged = sum(row["status"] != "trained" for row in mine)
-        for number, measure in enumerate(mine[0]["measures"]):
-            means = [row["measures"][number]["mean"] for row in mine]
-            what = "" if "exact" in measure["what"] else ": bound" if number == 0 else ": importance-weighted bound"
-            cells = [
-                name + what + (f" ({diverged} diverged)" if diverged else ""),
-                f"{mine[0]['parameters']:,}",
-                f"{np.mean(means):.{digits}f}" + (f" ± {np.std(means, ddof=1):.{digits}f}" if len(means) > 1 else ""),
-            ]
-            cells += [
-                "" if name == other else compared(found, name, number, other).text(digits) for other in references
-            ]
-            cells += [f"{np.mean([row['measures'][number]['frame'] for row in mine]):.2f}"] if speech else []
-            cells += [
-                f"{np.mean([row['best_update'] for row in mine]):.0f}",
-                f"{statistics.median(row['seconds'] for row in mine):.0f}",  # the machine also ran other work
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    lines.append(f"\nn = {len(rows[0]['measures'][0]['values'])} sequences of the test part.\n")
-    return "\n".join(lines)
-
-
-def _corpus(job: dict[str, Any]) -> Corpus:
-    """Open the corpus of a training."""
-    known = {name: job[name] for name in DensityConfig.__dataclass_fields__ if name in job}
-    return open_corpus(job["data"], **DensityConfig(**known).corpus_options)
-
-
-def _samples(out: Path, rows: Results, folders: dict[str, Path], described: dict[str, Any]) -> None:
-    """Write a picture with test data and samples of the first training of each model; for speech also two sounds."""
-    names = [name for name in dict.fromkeys(row["job"]["name"] for row in rows) if name in folders]
-    corpus = _corpus(rows[0]["job"])
-    if described["kind"] == "image":
-        true = next(iter(corpus.test.batches(12))).event
-        lines = [coloured(corpus.to_data(true).numpy())]
-        lines += [coloured(_sample_images(folders[name], corpus)) for name in names]
-        video.write_png(out / "samples.png", pictures.png(pictures.grid(lines)))
-        return
-    true = next(iter(corpus.test.batches(1)))
-    sounds = {"the corpus": corpus.to_data(true.event)[0].numpy()}
-    for name in names:
-        path = sample_density(folders[name], 1, seed=1, length=SECONDS).paths[0]
-        sounds[name] = np.frombuffer(path.read_bytes()[44:], "<i2") / 2**15
-        if name in ("RMDN", "FRMDN"):
-            out.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, out / f"{name.lower()}.wav")
-    video.write_png(out / "samples.png", _spectrograms(sounds, described["scale"]["rate"]))
-
-
-def _sample_images(folder: Path, corpus: Any) -> np.ndarray:
-    """Return 12 sampled images of a model, as bytes."""
-    import torch
-
-    from worldmodel.agents.density import load_density
-
-    model, _ = load_density(folder)
-    length = corpus.dimensions // corpus.event_dim
-    return corpus.to_data(model.sample(length, 12, generator=torch.Generator().manual_seed(1))).numpy()
-
-
-def _spectrograms(sounds: dict[str, np.ndarray], rate: int) -> bytes:
-    """Return a PNG with the waveform and the spectrogram of half a second of each sound."""
-    from matplotlib.figure import Figure  # slow to import
-
-    figure = Figure(figsize=(9, 1.1 * len(sounds)), layout="constrained")
-    for (left, right), (name, sound) in zip(figure.subplots(len(sounds), 2), sounds.items(), strict=True):
-        sound = sound[: rate // 2]
-        left.plot(np.arange(len(sound)) / rate, sound, linewidth=0.4)
-        left.set_ylabel(name, rotation=0, ha="right", fontsize=8)
-        right.specgram(sound + 1e-8, NFFT=256, noverlap=192, Fs=rate, vmin=-140, vmax=-40)
-        for axes in (left, right):
-            axes.tick_params(labelsize=6)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    picture = Image.open(buffer).convert("RGB").quantize(64)  # a palette quarters the file size
-    picture.save(small := io.BytesIO(), format="PNG", optimize=True)
-    return small.getvalue()
+def _cell(found: Result, name: str) -> str:
+    """Return the last measure of a model, which is the tightest bound of one that has bounds."""
+    speech = found["corpus"]["kind"] == "speech"
+    for model in found["models"]:
+        if model["name"] == name:
+            measure = model["measures"][-1]
+            sign = "" if "exact" in measure["what"] else "≥ " if speech else "≤ "
+            return sign + (spread(measure["per_frame"], 2) if speech else spread(measure["means"], 3))
+    return ""

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import generality, reconstruction, records, results
+from benchmarks import density_tables, generality, reconstruction, records, results
 from worldmodel.io.files import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +38,7 @@ TABLES = (
         generality.END,
         lambda: generality.table(read_json(generality.RESULT)),
     ),
+    Table("docs/density.md", density_tables.BEGIN, density_tables.END, density_tables.table),
     Table("docs/frmdn.md", results.MEMORIES, results.MEMORIES_END, results.memories),
     Table(
         "docs/reconstruction.md",

@@ -1,171 +1,162 @@
-"""The density benchmark: its corpora, its trainings and its page of results."""
+"""The density benchmark: its models, its trainings, its numbers and its page."""
 
 import json
-import shutil
-from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from benchmarks import density, density_corpora
-from benchmarks.density_corpora import make_digits, make_speech
-from benchmarks.density_tables import clusters
+from benchmarks import density, density_tables
+from benchmarks.density_tables import Sequences, difference, test_sequences
+from tests.worldmodel.corpora.formats import wav_bytes, write_prompts
+from worldmodel.agents.analysis.statistics import interval
+from worldmodel.agents.density import DensityConfig, report
 from worldmodel.corpora import open_corpus
-from worldmodel.corpora.audio_files import inspect
-from worldmodel.io.files import write_json
-from worldmodel.io.migration import DENSITY_CONFIG
+
+test_sequences.__test__ = False  # type: ignore[attr-defined]  # a function of the benchmark
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("digits")
-    try:
-        make_digits(folder, images=400)
-    except ValueError as error:
-        pytest.skip(str(error))
+def noise(tmp_path_factory):
+    """Four recordings of noise, from one to four segments, each with its own loudness."""
+    folder, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    for number in range(4):
+        samples = 0.02 * 2**number * rng.standard_normal(8_000 * (number + 1))
+        (folder / f"{number}.wav").write_bytes(wav_bytes(samples))
     return folder
 
 
-@pytest.mark.slow
-def test_digits_are_split_by_font(digits):
-    about = json.loads((digits / "about.json").read_text(encoding="utf-8"))
-    train, test = (set(about[part]["fonts"]) for part in ("train", "t10k"))
-    assert train and test and not train & test
-    corpus = open_corpus(f"mnist:{digits}")
-    assert len(corpus.train) + len(corpus.held_out) == about["train"]["images"]
-    assert len(corpus.test) == about["t10k"]["images"]
-    pixels = corpus.train.pixels
-    assert pixels.shape[1:] == (28, 28, 1)
-    assert (pixels.reshape(len(pixels), -1).max(axis=1) > 40).all()  # something is drawn, and not all is white
-    assert pixels.mean() < 100
-
-
-def test_font_families_are_labelled_in_the_order_of_evaluation(digits):
-    about = json.loads((digits / "about.json").read_text(encoding="utf-8"))
-    corpus = open_corpus(f"mnist:{digits}")
-    found = clusters(corpus, about)
-    assert found["of"] == "font families"
-    each = 10 * about["distortions of each digit"]["t10k"]
-    families = [name for name, fonts in about["t10k"]["fonts"].items() for _ in range(each * len(fonts))]
-    known: dict[bytes, set[str]] = {}
-    for pixels, family in zip(corpus.test.pixels, families, strict=True):
-        known.setdefault(pixels.tobytes(), set()).add(family)
-    evaluated = [image for batch in corpus.test.batches(7) for image in corpus.to_data(batch.event).numpy()]
-    assert all(label in known[image.tobytes()] for image, label in zip(evaluated, found["labels"], strict=True))
-    assert clusters(corpus, {})["of"] == "images"
-
-
-def test_audio_files_are_labelled_in_the_order_of_evaluation(tmp_path):
-    rng = np.random.default_rng(0)
-    for number in range(5):
-        loud = 0.01 * 2**number * rng.standard_normal(8_000 * (number + 1))
-        density_corpora._write_wav(tmp_path / f"{number}.wav", loud)
-    corpus = open_corpus(f"audio:{tmp_path}")
-    found = clusters(replace(corpus, test=corpus.train), {})
-    assert found["of"] == "files"
-    assert len(set(found["labels"])) == 3
-    evaluated = [segment for batch in corpus.train.batches(2) for segment in corpus.to_data(batch.event).numpy()]
-    labels = [f"{round(np.log2(segment.std() / 0.01))}.wav" for segment in evaluated]
-    assert labels == found["labels"]
-
-
-def test_too_few_fonts_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(density_corpora, "_families", lambda: {})
-    with pytest.raises(ValueError, match=r"\bfonts\b.*\b0\b"):
-        make_digits(tmp_path)
-
-
-def test_a_missing_synthesiser_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(density_corpora.shutil, "which", lambda name: None)
-    monkeypatch.setattr(density, "RUNS", tmp_path)
-    assert density.main(["make", "espeak-16k"]) == 2
-    assert "espeak-ng" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="apt-get install espeak-ng")
-def test_speech_is_synthesized(tmp_path):
-    make_speech(tmp_path, minutes=0.1, voices=3)
-    sounds = [inspect(path) for path in sorted(tmp_path.glob("*.wav"))]
-    assert [(sound.sample_rate, sound.num_samples) for sound in sounds] == [(16_000, 32_000)] * 3
-    assert 0.01 < open_corpus(f"audio:{tmp_path}").train.normalizer.std < 0.5
-
-
-def test_results_of_older_versions_are_read(tmp_path):
-    job = density.TrainingJob(str(tmp_path), "FRMDN", density.DensityConfig("mnist:x"))
-    current = {"name": job.name, **asdict(job.settings)}
-    former = {new: old for old, new in DENSITY_CONFIG.items()}
-    older = {former.get(name, name): value for name, value in current.items()}
-    assert older != current
-    write_json(tmp_path / "result.json", {"job": older, "status": "trained"})
-    assert density.run_job(job) == {"job": current, "status": "trained"}
-
-
-@pytest.mark.slow
-def test_a_benchmark_is_run_and_resumed(tmp_path, monkeypatch, capsys):
-    models, rng = ["RMDN", "FRMDN", "VRNN-Gauss"], np.random.default_rng(0)
-    for number in range(4):
-        density_corpora._write_wav(tmp_path / "speech" / f"{number}.wav", 0.1 * rng.standard_normal(16_500))
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Folders of trainings and of results; reports with short sounds."""
     monkeypatch.setattr(density, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(density, "RESULTS", tmp_path / "results")
-    args = [
-        "run",
-        "mine",
-        "--data",
-        f"audio:{tmp_path / 'speech'}",
-        "--seeds",
-        "2",
-        "--num_updates",
-        "2",
-        "--hidden_size",
-        "8",
+    for module in (density, density_tables):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(report, "SECONDS", 0.05)
+    monkeypatch.setattr(report, "SOUNDS", 1)
+    return tmp_path / "runs", tmp_path / "results"
+
+
+def test_recordings_are_labelled_in_the_order_of_evaluation(noise):
+    corpus = open_corpus(f"audio:{noise}")
+    whole = test_sequences(type(corpus)(**vars(corpus) | {"test": corpus.train}))
+    assert whole.of == "recordings"
+    assert set(whole.frames) == {40}
+    evaluated = [segment for batch in corpus.train.batches(2) for segment in corpus.to_data(batch.event).numpy()]
+    assert [f"{round(np.log2(segment.std() / 0.02))}.wav" for segment in evaluated] == whole.groups
+
+
+def test_prompts_are_grouped_by_speaker_and_have_their_lengths(tmp_path):
+    folder = write_prompts(tmp_path)
+    everybody = open_corpus(f"prompts:{folder}", segment_length=400)
+    found = test_sequences(everybody)
+    assert (found.of, len(set(found.groups))) == ("speakers", 3)
+    frames = [int(row.sum()) for batch in everybody.test.batches(3) for row in batch.mask]
+    assert frames == found.frames.tolist()
+    one = test_sequences(open_corpus(f"prompts:{folder}", segment_length=400, test_speaker="it_IT_m_C"))
+    assert (one.of, len(set(one.groups))) == ("recordings", len(one.groups))
+
+
+def results(name, values):
+    return [
+        {"job": {"name": name, "seed": seed}, "measures": [{"values": row.tolist()}]}
+        for seed, row in enumerate(values, 1)
     ]
-    args += ["--num_components", "2", "--batch_size", "2", "--workers", "1", "--models", *models]
-    assert density.main(args) == 0
-    folder, results_dir = tmp_path / "runs" / "mine" / "page", tmp_path / "results" / "density-mine"
-    page = (folder / "README.md").read_text(encoding="utf-8")
-    found = json.loads((results_dir / "results.json").read_text(encoding="utf-8"))
-    assert [path.name for path in results_dir.iterdir()] == ["results.json"]
-    assert len(found["trainings"]) == 6
-    means = [row["measures"][0]["mean"] for row in found["trainings"] if row["job"]["name"] == "FRMDN"]
-    assert f"| {np.mean(means):.1f} ± {np.std(means, ddof=1):.1f} |" in page
-    values = {
-        name: np.mean([r["measures"][0]["values"] for r in found["trainings"] if r["job"]["name"] == name], axis=0)
-        for name in models
-    }
-    assert (
-        f"| {(values['FRMDN'] - values['RMDN']).mean():+.1f} |" in page
-    )  # a single file in the test part: no interval
-    assert "≥ 28805" in page  # as published
-    assert Image.open(folder / "samples.png").width > 300
-    assert (folder / "frmdn.wav").stat().st_size == 96_044
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
-    assert density.main(args) == 0
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")} == written
-    assert density.main(["write", "mine", "--out", str(tmp_path / "page")]) == 0
-    assert (tmp_path / "page" / "README.md").read_text(encoding="utf-8").partition(";")[0] == page.partition(";")[0]
+
+
+def test_differences_are_paired_by_seed_and_sequence():
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((2, 3, 50))
+    images = Sequences("images", [str(number) for number in range(50)], None)
+    found = difference(results("A", first), results("B", second)[::-1], 0, images)
+    assert found == pytest.approx(interval(first - second))
+
+
+def test_differences_of_speech_are_per_frame():
+    """Longer recordings count more, and a difference in proportion to the length varies with the seeds alone."""
+    rng = np.random.default_rng(0)
+    frames, second = rng.integers(5, 500, 40), rng.standard_normal((3, 40))
+    sequences = Sequences("recordings", [str(number) for number in range(40)], frames)
+    extra = np.array([[1.0], [2.0], [4.5]])
+    found = difference(results("A", second + extra * frames), results("B", second), 0, sequences)
+    alone = interval(np.tile(extra, 2))
+    assert found.mean == pytest.approx(2.5)
+    assert found.half == pytest.approx(alone.half, rel=1e-6)
+    values = rng.standard_normal((3, 40))
+    found = difference(results("A", values), results("B", second), 0, sequences)
+    assert found.mean == pytest.approx((values - second).sum() / (3 * frames.sum()))
+    assert found.half > 0
+
+
+@pytest.mark.parametrize("name", density.MATCHED)
+def test_rivals_as_large_as_the_frmdn_have_its_number_of_parameters(noise, name):
+    shared = DensityConfig(f"audio:{noise}", hidden_size=20, num_components=3, latent_dim=5, width=8)
+    wanted = density.num_parameters(density.settings_of("FRMDN", shared), 200)
+    settings = density.settings_of(name, shared)
+    smaller = type(settings)(**vars(settings) | {"hidden_size": settings.hidden_size - 1})
+    assert density.num_parameters(smaller, 200) < wanted <= density.num_parameters(settings, 200)
+
+
+def test_another_corpus_needs_a_name_or_data(capsys):
+    assert density.main(["run", "mine"]) == 2
+    assert "--data" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_comparison_is_run_resumed_and_grows(noise, folders, capsys):
+    runs, kept = folders
+    words = ["run", "mine", "--data", f"audio:{noise}", "--seeds", "2", "--num_updates", "4", "--hidden_size", "8"]
+    words += ["--eval_every", "2", "--num_components", "2", "--batch_size", "2", "--workers", "1"]
+    words += ["--learning_rates", "1e-3", "--models"]
+    assert density.main([*words, "RMDN", "FRMDN"]) == 0
+    written = {path: path.stat().st_mtime_ns for path in runs.rglob("result.json")}
+    assert len(written) == 4
+    assert density.main([*words, "RMDN", "FRMDN", "VRNN-Gauss"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert density.main([*words, "VRNN-Gauss"]) == 0  # the others stay in the table
+    found = json.loads((kept / "density-mine.json").read_text(encoding="utf-8"))
+    assert [model["name"] for model in found["models"]] == ["RMDN", "FRMDN", "VRNN-Gauss"]
+    trainings = [json.loads((runs / "mine" / f"frmdn-{seed}" / "result.json").read_text()) for seed in (1, 2)]
+    means = [row["measures"][0]["mean"] for row in trainings]
+    [frmdn] = [model for model in found["models"] if model["name"] == "FRMDN"]
+    assert frmdn["measures"][0]["means"] == means
+    assert len(found["models"][2]["measures"]) == 2  # two bounds
+    page = (runs / "mine" / "page" / "index.html").read_text(encoding="utf-8")
+    assert f"{np.mean(means):.1f} ± {np.std(means, ddof=1):.1f}" in page
+    assert page.count("<audio") == 3 * 4  # one real, one at each of two temperatures, one continued
+    assert all(
+        (runs / "mine" / "page" / source).exists() for source in page.split('src="')[1:] if source.endswith(".wav")
+    )
     capsys.readouterr()
-    assert density.main([*args, "--hidden_size", "9"]) == 2
+    assert density.main([*words, "RMDN", "--hidden_size", "9"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("benchmarks.density: ")
 
 
 @pytest.mark.slow
-def test_each_model_has_the_learning_rate_with_the_lowest_held_out_loss(tmp_path, monkeypatch):
-    rng = np.random.default_rng(0)
-    for number in range(4):
-        density_corpora._write_wav(tmp_path / "speech" / f"{number}.wav", 0.1 * rng.standard_normal(16_500))
-    monkeypatch.setattr(density, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(density, "RESULTS", tmp_path / "results")
-    models, rates = ["RMDN", "Autoregressive"], [1e-7, 1e-2]
-    words = ["run", "mine", "--data", f"audio:{tmp_path / 'speech'}", "--seeds", "1", "--hidden_size", "8"]
-    words += ["--num_updates", "60", "--eval_every", "4", "--patience", "2", "--tuning_updates", "8", "--workers", "1"]
-    words += ["--batch_size", "2", "--num_components", "2", "--models", *models]
+def test_each_model_has_the_learning_rate_with_the_lowest_held_out_loss(noise, folders):
+    runs, kept = folders
+    rates = [1e-7, 1e-2]
+    words = ["run", "mine", "--data", f"audio:{noise}", "--seeds", "1", "--hidden_size", "8", "--num_updates", "60"]
+    words += ["--eval_every", "4", "--patience", "2", "--num_decays", "1", "--tuning_updates", "8", "--workers", "1"]
+    words += ["--batch_size", "2", "--num_components", "2", "--models", "RMDN", "Autoregressive"]
     assert density.main([*words, "--learning_rates", *map(str, rates)]) == 0
-    losses = json.loads((tmp_path / "runs" / "mine" / "tuning.json").read_text())
-    found = json.loads((tmp_path / "results" / "density-mine" / "results.json").read_text())
-    for row in found["trainings"]:
-        each = [losses[f"{row['job']['name']}, {rate:g}"] for rate in rates]
-        assert row["job"]["learning_rate"] == rates[int(np.argmin(each))]
-        last = row["best_update"] + 2 * 4  # patience
-        assert row["best_update"] == 60 or last <= 60
-    assert {row["job"]["learning_rate"] for row in found["trainings"]} == {1e-2}
+    losses = json.loads((runs / "mine" / "tuning.json").read_text())
+    found = json.loads((kept / "density-mine.json").read_text())
+    for model in found["models"]:
+        each = [losses[f"{model['name']}, {rate:g}"] for rate in rates]
+        assert model["learning_rate"] == rates[int(np.argmin(each))]
+        [last], [best] = model["last_updates"], model["best_updates"]
+        assert last == 60 or last >= best + 2 * 4
+    assert {model["learning_rate"] for model in found["models"]} == {1e-2}
+
+
+def test_the_table_of_the_docs_has_a_column_for_each_comparison(folders):
+    _, kept = folders
+    kept.mkdir()
+    measures = [{"what": "log p, exact", "means": [3.0, 5.0], "per_frame": [None, None], "differences": {}}]
+    content = {"corpus": {"kind": "image"}, "models": [{"name": "RMDN", "measures": measures}]}
+    (kept / "density-fashion-mnist.json").write_text(json.dumps(content))
+    measures = [{"what": "lower bound", "means": [1.0], "per_frame": [40.0], "differences": {}}]
+    content = {"corpus": {"kind": "speech"}, "models": [{"name": "VRNN", "measures": measures}]}
+    (kept / "density-prompts.json").write_text(json.dumps(content))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in density_tables.table().splitlines()]
+    assert rows[2:] == [["RMDN", "4.000 ± 1.414", ""], ["VRNN", "", "≥ 40.00"]]

@@ -13,6 +13,7 @@ from worldmodel.agents.analysis import plots, video
 from worldmodel.agents.analysis.html import figure, image, losses, settings_section, table, write_page
 from worldmodel.agents.density.config import DensityConfig
 from worldmodel.agents.density.evaluation import Evaluation
+from worldmodel.agents.density.runs import load_density, open_run_corpus
 from worldmodel.agents.density.samples import (
     can_be_completed,
     coloured,
@@ -43,7 +44,7 @@ def write_density_report(run: Run, settings: DensityConfig, evaluation: Evaluati
     """Write ``report.html`` and ``media/`` into the run folder; return the path of the page."""
     title = f"{settings.model} as a density of {settings.data.partition(':')[0]}"
     sections = (
-        _results(evaluation), _curve(run, settings), _samples(run, settings, corpus),
+        _results(evaluation), _curve(run, settings), f"<h2>Samples</h2>{samples(run.folder, run.folder / 'media', corpus)}",
         settings_section(settings),
     )  # fmt: skip
     return write_page(run.folder / "report.html", title, "".join(sections))
@@ -79,35 +80,43 @@ def _curve(run: Run, settings: DensityConfig) -> str:
     return f'<h2>Training</h2>{image(plot, "learning curve")}<p class="note">Wall clock: {times}.</p>'
 
 
-def _samples(run: Run, settings: DensityConfig, corpus: Corpus) -> str:
-    """Format data of the test part and samples of the density."""
+def samples(folder: Path, media: Path, corpus: Corpus | None = None) -> str:
+    """Write data of the test part and samples of a density; return HTML that shows them.
+
+    Args:
+        folder: Path of the run folder of `agents.density.fit_density`.
+        media: Path of the folder for pictures and sounds, beside the page.
+        corpus: Corpus of the run. None: open it.
+    """
+    _, settings = load_density(folder)
+    corpus = corpus or open_run_corpus(settings, folder)
     write = _speech_samples if settings.kind == "speech" else _image_samples
-    summary = TrainingSummary.from_run(run.folder)
+    summary = TrainingSummary.from_run(folder)
     which = f"Sampled with the weights of update {summary.best_update:,}. " if summary else ""
-    return f'<h2>Samples</h2><p class="note">{which}Data of the test part come first.</p>{write(run, corpus)}'
+    return f'<p class="note">{which}Data of the test part come first.</p>{write(folder, media, corpus)}'
 
 
-def _speech_samples(run: Run, corpus: Corpus) -> str:
+def _speech_samples(folder: Path, media: Path, corpus: Corpus) -> str:
     """Write WAV files of real recordings and of samples; format their players, waveforms and spectrograms."""
-    media, rate = run.folder / "media", corpus.normalizer.describe()["rate"]
+    rate = corpus.normalizer.describe()["rate"]
     groups, shown = list[tuple[str, list[Path]]](), dict[str, np.ndarray]()
     real = corpus.test.sounds(SOUNDS, SECONDS)  # type: ignore[attr-defined]  # of `Recordings`
     groups.append(
         ("test part", [_write_wav(media / f"real-{index}.wav", sound, rate) for index, sound in enumerate(real)])
     )
     for temperature in TEMPERATURES:
-        drawn = sample_density(run.folder, SOUNDS, temperature, out=media, length=SECONDS)
+        drawn = sample_density(folder, SOUNDS, temperature, out=media, length=SECONDS)
         clipped = f"; {drawn.clipped:.2%} of the audio samples clipped" if drawn.clipped else ""
         caption = f"temperature {temperature:g}; {drawn.speed:.3g} x real time for {SOUNDS} samples at once{clipped}"
         groups.append((caption, drawn.paths))
-    samples = max(round(SECONDS / 3 * rate / corpus.event_dim), 1) * corpus.event_dim
-    given = samples / rate
-    if count := len(corpus.test.starts(SOUNDS, samples)):  # type: ignore[attr-defined]  # of `Recordings`
-        continued = continue_speech(run.folder, count, out=media, length=SECONDS - given, given=given)
+    size = max(round(SECONDS / 3 * rate / corpus.event_dim), 1) * corpus.event_dim
+    given = size / rate
+    if count := len(corpus.test.starts(SOUNDS, size)):  # type: ignore[attr-defined]  # of `Recordings`
+        continued = continue_speech(folder, count, out=media, length=SECONDS - given, given=given)
         groups.append((f"test recordings, continued after {given:.2g} s at temperature 1", continued.paths))
     parts = []
     for caption, paths in groups:
-        players = "".join(f'<audio controls src="media/{path.name}"></audio> ' for path in paths)
+        players = "".join(f'<audio controls src="{media.name}/{path.name}"></audio> ' for path in paths)
         parts.append(figure(players, caption))
         shown |= {f"{caption.partition(';')[0]}, {number + 1}": _read_wav(path) for number, path in enumerate(paths)}
     plot = image(plots.sounds(shown, rate), "waveforms and spectrograms")
@@ -128,18 +137,15 @@ def _read_wav(path: Path) -> np.ndarray:
     return audio_files.read(audio, 0, audio.num_samples)
 
 
-def _image_samples(run: Run, corpus: Corpus) -> str:
+def _image_samples(folder: Path, media: Path, corpus: Corpus) -> str:
     """Write pictures of real images, of samples and of completed images; format them as figures."""
-    media = run.folder / "media"
     count = min(IMAGES, len(corpus.test))
     real = corpus.to_data(next(iter(corpus.test.batches(count))).event).numpy()
     video.write_png(media / "real.png", pictures.grid(square(coloured(real))))
     shown = [("test part", media / "real.png")]
     for temperature in TEMPERATURES:
-        shown.append(
-            (f"temperature {temperature:g}", sample_density(run.folder, IMAGES, temperature, out=media).paths[0])
-        )
-    if can_be_completed(run.folder):
+        shown.append((f"temperature {temperature:g}", sample_density(folder, IMAGES, temperature, out=media).paths[0]))
+    if can_be_completed(folder):
         caption = "Rows: given upper halves of test images, images completed at temperature 1, true images."
-        shown.append((caption, complete_images(run.folder, 12, out=media)))
+        shown.append((caption, complete_images(folder, 12, out=media)))
     return "".join(figure(image(path.read_bytes(), caption), caption) for caption, path in shown)

@@ -140,18 +140,6 @@ def test_the_state_of_an_older_search_keeps_its_counts():
     }
 
 
-def test_the_result_of_an_older_density_gets_the_current_names():
-    old = {"levels": 1.0, "better": 0.5, "better_stderr": 0.1, "own": None, "learned": ["once"], "job": {"hidden": 8}}
-    assert migration.density_result(old) == {
-        "quantization_limit": 1.0,
-        "gain": 0.5,
-        "gain_stderr": 0.1,
-        "training_identity": None,
-        "training_summary": ["once"],
-        "job": {"hidden_size": 8},
-    }
-
-
 MAPPINGS = {name: value for name, value in vars(migration).items() if name.isupper() and isinstance(value, dict)}
 
 

@@ -419,14 +419,6 @@ TRAINING_JOB: dict[str, Any] = {
 """Keys of the job in a comparison's results."""
 DENSITY_STAGES: dict[str, Any] = {"learn": "fit", "judge": "evaluate"}
 """Stages of a density in ``timings.json``."""
-DENSITY_EVALUATION: dict[str, Any] = {
-    "levels": "quantization_limit",
-    "own": "training_identity",
-    "better": "gain",
-    "better_stderr": "gain_stderr",
-    "learned": "training_summary",
-}
-"""Fields of `agents.density.Evaluation`, in ``results.json`` and ``evaluation-*.json`` of a density."""
 COMPARISON: dict[str, Any] = {"margins": "marginals", "standing_still": "persistence"}
 """Keys of the measurements of a comparison."""
 FIDELITY: dict[str, Any] = {
@@ -602,12 +594,6 @@ def comparison_result(old: dict[str, Any]) -> dict[str, Any]:
     if "data" in job:
         job["data"] = data_identity(job["data"])
     return {name: job if name == "job" else _deep(value, COMPARISON) for name, value in old.items()}
-
-
-def density_result(old: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of a training in a comparison of densities under the current names."""
-    new = renamed(old, DENSITY_EVALUATION)
-    return new | {"job": renamed(new["job"], DENSITY_CONFIG)} if "job" in new else new
 
 
 def _deep(value: Any, names: dict[str, str]) -> Any:
