@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.photographs import PHOTOGRAPHS_FILE
 from worldmodel.agents.analysis import html as page
 from worldmodel.agents.analysis import plots
 from worldmodel.agents.analysis.statistics import Interval, interval
@@ -70,10 +71,15 @@ class Sequences(NamedTuple):
     frames: np.ndarray | None
 
 
-def test_sequences(corpus: Corpus) -> Sequences:
-    """Return the groups and lengths of the test sequences of a corpus."""
+def test_sequences(corpus: Corpus, folder: Path) -> Sequences:
+    """Return the groups and lengths of the test sequences of the corpus in a folder."""
     if corpus.kind == "image":
-        return Sequences("images", [str(number) for number in range(len(corpus.test))], None)
+        names, of = [str(number) for number in range(len(corpus.test))], "images"
+        if (folder / PHOTOGRAPHS_FILE).exists():
+            names = [name for name, count in read_json(folder / PHOTOGRAPHS_FILE)["test"] for _ in range(count)]
+            of = "photographs"
+        order = np.random.default_rng(0).permutation(len(names))  # of `worldmodel.corpora.images.Images.batches`
+        return Sequences(of, [names[index] for index in order], None)
     recordings = corpus.test.recordings  # type: ignore[attr-defined]  # of `Recordings`
     files = corpus.test.file_indices
     speakers = len({one.group for one in recordings}) > 1 and corpus.name in ("timit", "accent", "prompts")
@@ -109,7 +115,8 @@ def keep(path: Path, trainings: list[Result], command: str) -> None:
     """
     job = trainings[0]["job"]
     known = {name: job[name] for name in DensityConfig.__dataclass_fields__ if name in job}
-    sequences = test_sequences(open_corpus(job["data"], **DensityConfig(**known).corpus_options))
+    corpus = open_corpus(job["data"], **DensityConfig(**known).corpus_options)
+    sequences = test_sequences(corpus, Path(job["data"].partition(":")[2]))
     by_model: dict[str, list[Result]] = {}
     for training in trainings:
         by_model.setdefault(training["job"]["name"], []).append(training)

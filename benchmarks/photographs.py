@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from worldmodel.io.files import write_bytes
+from worldmodel.io.files import write_bytes, write_json
 
 SIZE = 32
 """Height and width of an image."""
 HEIGHTS = (480, 240, 120)
 """Heights of the scaled photographs; the larger ones have more tiles."""
+PHOTOGRAPHS_FILE = "photographs.json"
+"""Name of the file with the name and the number of images of each photograph, in the order of the images of a part."""
 NUM_TEST, NUM_FILES = 4, 5
 """Number of photographs of the test part, and of training files."""
 LOMIRI, MATE, LXQT = "usr/share/backgrounds", "usr/share/backgrounds/mate/nature", "usr/share/lxqt/wallpapers"
@@ -106,6 +108,11 @@ def write_corpus(paths: list[Path], out: Path, seed: int = 0) -> dict[str, int]:
     files["test_batch.bin"] = b"".join(rows["test"])
     for name, content in files.items():
         write_bytes(out / name, content)
+    shown = {
+        part: [[path.stem, len(found) // row] for path, found in zip(parts[part], rows[part], strict=True)]
+        for part in parts
+    }
+    write_json(out / PHOTOGRAPHS_FILE, shown)
     return {name: len(content) // row for name, content in files.items()}
 
 

@@ -38,7 +38,7 @@ def folders(tmp_path, monkeypatch):
 
 def test_recordings_are_labelled_in_the_order_of_evaluation(noise):
     corpus = open_corpus(f"audio:{noise}")
-    whole = test_sequences(type(corpus)(**vars(corpus) | {"test": corpus.train}))
+    whole = test_sequences(type(corpus)(**vars(corpus) | {"test": corpus.train}), noise)
     assert whole.of == "recordings"
     assert set(whole.frames) == {40}
     evaluated = [segment for batch in corpus.train.batches(2) for segment in corpus.to_data(batch.event).numpy()]
@@ -48,11 +48,11 @@ def test_recordings_are_labelled_in_the_order_of_evaluation(noise):
 def test_prompts_are_grouped_by_speaker_and_have_their_lengths(tmp_path):
     folder = write_prompts(tmp_path)
     everybody = open_corpus(f"prompts:{folder}", segment_length=400)
-    found = test_sequences(everybody)
+    found = test_sequences(everybody, folder)
     assert (found.of, len(set(found.groups))) == ("speakers", 3)
     frames = [int(row.sum()) for batch in everybody.test.batches(3) for row in batch.mask]
     assert frames == found.frames.tolist()
-    one = test_sequences(open_corpus(f"prompts:{folder}", segment_length=400, test_speaker="it_IT_m_C"))
+    one = test_sequences(open_corpus(f"prompts:{folder}", segment_length=400, test_speaker="it_IT_m_C"), folder)
     assert (one.of, len(set(one.groups))) == ("recordings", len(one.groups))
 
 

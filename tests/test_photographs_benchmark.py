@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import density_tables
 from benchmarks.photographs import NUM_TEST, encoded, main, tiles, write_corpus
 from worldmodel.corpora import open_corpus
 
@@ -42,6 +43,17 @@ def test_a_photograph_of_the_test_part_is_in_no_other(paths, tmp_path):
     ]
     assert len(levels[2]) == NUM_TEST
     assert not levels[2] & (levels[0] | levels[1])
+
+
+def test_images_are_grouped_by_photograph_in_the_order_of_evaluation(paths, tmp_path):
+    write_corpus(paths, tmp_path / "corpus")
+    corpus = open_corpus(f"cifar10:{tmp_path / 'corpus'}")
+    found = density_tables.test_sequences(corpus, tmp_path / "corpus")
+    assert (found.of, len(set(found.groups))) == ("photographs", NUM_TEST)
+    levels = [
+        int(level) for batch in corpus.test.batches(500) for level in (batch.event.mean(dim=(1, 2)) * 256 / 20).round()
+    ]
+    assert [str(level) for level in levels] == found.groups
 
 
 def test_missing_or_few_photographs_are_refused(paths, tmp_path):
