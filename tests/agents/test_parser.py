@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from tests.command_line import refused
-from worldmodel.agents.cli.commands.common import slug
+from worldmodel.agents.cli.commands.common import PRESETS, slug
 from worldmodel.agents.cli.main import main
 from worldmodel.agents.config.fields import rare_settings
-from worldmodel.agents.config.io import flat
+from worldmodel.agents.config.io import flat, read_yaml
 from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.io import migration
@@ -179,6 +179,17 @@ def test_a_file_may_choose_the_preset(tmp_path, capsys):
         assert ended.value.code == 0
         printed[words[0]] = yaml.safe_load(capsys.readouterr().out)
     assert printed["--config"] == printed["--preset"]
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_flag_is_not_followed_by_a_value(place, capsys):
+    words = ["car-racing", "--preset", "quick"]
+    words.insert(place, "--print_config")
+    with pytest.raises(SystemExit):
+        main(["run", *words])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    preset = read_yaml(PRESETS / "car-racing.quick.yaml")
+    assert (printed["preset"], printed["iterations"]) == ("quick", preset["iterations"])
 
 
 def test_there_are_at_most_sixty_settings_and_about_twenty_common_ones():

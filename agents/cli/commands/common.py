@@ -221,26 +221,25 @@ def env_words(run: Any) -> list[str]:
     return registration.env_words(run.store().env)
 
 
-def scan_argv(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+def scan_argv(parser: Parser, words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """Scan a command line before it is parsed, for the words that defaults depend on.
-
-    Every option except `FLAGS` takes a value.
 
     Returns:
         The positional words, and ``options`` with the values that were given on the command line or else in the file
         after ``--config``.
 
     Example:
-        >>> scan_argv(["runs/mine", "--preset", "quick"], {"--preset": ""})
+        >>> scan_argv(Parser(), ["runs/mine", "--preset", "quick"], {"--preset": ""})
         (['runs/mine'], {'--preset': 'quick'})
     """
     positional, found, rest, config = list[str](), dict(options), iter(words), ""
+    flags = {"--print_config"} | {name for one in parser._actions if one.nargs == 0 for name in one.option_strings}
     for word in rest:
         if not word.startswith("-"):
             positional.append(word)
             continue
         option, equals, value = word.partition("=")
-        if not equals and option not in FLAGS:
+        if not equals and option not in flags:
             value = next(rest, "")
         if option in found:
             found[option] = value
@@ -254,10 +253,6 @@ def scan_argv(words: list[str], options: dict[str, str]) -> tuple[list[str], dic
                 if found[option] == default and from_file.get(option[2:]) is not None
             }
     return positional, found
-
-
-FLAGS = ("--help", "-h", "--pretrained", "--film")
-"""Options without a value."""
 
 
 def preset_of(env: str, preset: str) -> dict[str, Any]:
@@ -290,7 +285,7 @@ def set_preset(parser: Parser, words: list[str]) -> None:
         parser: Parser of the command.
         words: Words after the command's name.
     """
-    positional, found = scan_argv(words, {"--preset": parser.get_defaults().get("preset") or ""})
+    positional, found = scan_argv(parser, words, {"--preset": parser.get_defaults().get("preset") or ""})
     known = NAMES if "phases" in parser.settings else get_args(Preset)
     values = preset_of(env_of(positional), found["--preset"]) if found["--preset"] in known else {}
     given = {word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")}
@@ -310,7 +305,7 @@ def trained(section: str) -> Callable[[Parser, list[str]], None]:
     """
 
     def defaults(parser: Parser, words: list[str]) -> None:
-        positional, found = scan_argv(words, {"--preset": ""})
+        positional, found = scan_argv(parser, words, {"--preset": ""})
         run, names = expand(positional[0] if positional else ""), (section, "training")
         if found["--preset"] or not (run / section / "resume.pt").exists():
             set_preset(parser, words)

@@ -174,7 +174,7 @@ def _stream(options: Namespace) -> None:
 
 def preset(parser: Parser, words: list[str]) -> None:
     """Set the defaults to the preset for speech or images, as ``--data`` says."""
-    _, found = scan_argv(words, {"--preset": "standard", "--data": ""})
+    _, found = scan_argv(parser, words, {"--preset": "standard", "--data": ""})
     path = PRESETS / f"{corpus_kind(found['--data'])}.{found['--preset']}.yaml"
     parser.set_defaults(read_yaml(path) if path.exists() else {})
 

@@ -59,7 +59,7 @@ def build_dream(parser: Parser) -> None:
 
 def dream_preset(parser: Parser, words: list[str]) -> None:
     """Set the defaults of horizon, num_rollouts and temperature to those of ``--preset``, if it is given."""
-    positional, found = scan_argv(words, {"--preset": ""})
+    positional, found = scan_argv(parser, words, {"--preset": ""})
     values = preset_of(env_of(positional), found["--preset"]).get("dream", {})
     names = ("horizon", "num_rollouts", "temperature")
     parser.set_defaults({name: values[name] for name in names if name in values})
