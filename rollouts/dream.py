@@ -82,7 +82,6 @@ def dream(
     temperature: float | np.ndarray | Tensor = 1.0,
     seed: int = 0,
     *,
-    noise_temperature: float | np.ndarray | Tensor | None = None,
     burn_in: int = 32,
     termination_hazard_ratio: float = 1.0,
     use_expected_continuation: bool = False,
@@ -106,8 +105,6 @@ def dream(
         num_rollouts: N, the number of dreams per controller.
         temperature: Sampling temperature above zero; 1 is the model's own uncertainty. A number, or one per dream (N,).
         seed: Seed of the start states and of all noise.
-        noise_temperature: Temperature of the Gaussian noise; ``temperature`` then applies to the mixture only. None:
-            ``temperature`` applies to both.
         burn_in: Number of real steps that the memory replays before a dream (where ``start_states`` has them).
         termination_hazard_ratio: Exponent r of the survival probability: a step survives with q ** r instead of q. Above
             1 dreams end earlier than the memory predicts, below 1 later. Controllers evolved with r above 1 keep a
@@ -140,9 +137,7 @@ def dream(
     controller = as_controllers(controllers, world)
     parameters = controller.parameters.reshape(-1, controller.size).to(world.device)
     shape = population, num_rollouts = len(parameters), num_rollouts
-    mixture_temperature, gaussian_temperature = _temperature("temperature", temperature, shape, world.device), None
-    if noise_temperature is not None:
-        gaussian_temperature = _temperature("noise_temperature", noise_temperature, shape, world.device)
+    temperatures = _temperatures(temperature, shape, world.device)
     model: Imaginer = world
     state: Any
     if ensemble is None:
@@ -159,8 +154,7 @@ def dream(
     report = callback(progress)
     report(0, horizon, "")
     noise = itertools.islice(common_random_numbers(world, seed, num_rollouts, population, group_size), horizon)
-    temperatures = (mixture_temperature, gaussian_temperature)
-    for number, imagined in enumerate(imagine(model, state, policy, noise, *temperatures, compile=compile), 1):
+    for number, imagined in enumerate(imagine(model, state, policy, noise, temperatures, compile=compile), 1):
         step = imagined.with_hazard_ratio(termination_hazard_ratio)
         (buffer.add_weighted if use_expected_continuation else buffer.add)(imagined.action, step)
         if number % SYNC_EVERY == 0:
@@ -245,14 +239,12 @@ def common_random_numbers(
         yield Noise(*(part[rows] for part in noise))
 
 
-def _temperature(
-    name: str, value: float | np.ndarray | Tensor, shape: tuple[int, int], device: torch.device
-) -> float | Tensor:
+def _temperatures(value: float | np.ndarray | Tensor, shape: tuple[int, int], device: torch.device) -> float | Tensor:
     """Return one temperature for all dreams, or (P * N,): the same N values for every controller."""
     if isinstance(value, np.ndarray | Tensor) and value.ndim:
         values = torch.as_tensor(value, dtype=torch.float32, device=device)
         if values.shape != shape[1:]:
-            raise ValueError(f"{name} must be a number or have shape ({shape[1]},), got {tuple(values.shape)}")
+            raise ValueError(f"temperature must be a number or have shape ({shape[1]},), got {tuple(values.shape)}")
         validate_temperature(values)
         return values.repeat(shape[0])
     validate_temperature(value)

@@ -97,16 +97,13 @@ class ModelEnsemble:
         action: Float[Tensor, "batch actions"],
         noise: Noise,
         temperature: float | Tensor = 1.0,
-        noise_temperature: float | Tensor | None = None,
     ) -> tuple[Step, EnsembleState]:
         """Imagine one step with every member; the agent's memory observes the current latent and the action."""
         steps, after = [], []
         for world, rows, before in zip(self.members, self.rows, state.members, strict=True):
             member_noise = Noise(*(part[rows] for part in noise))
-            temperatures = (
-                value[rows] if isinstance(value, Tensor) else value for value in (temperature, noise_temperature)
-            )
-            step, following = world.imagine_from(before, action[rows], member_noise, *temperatures)  # type: ignore[arg-type]
+            own = temperature[rows] if isinstance(temperature, Tensor) else temperature
+            step, following = world.imagine_from(before, action[rows], member_noise, own)
             steps.append(step)
             after.append(following)
         joined = Step(*(torch.cat(parts)[self.inverse_order] for parts in zip(*steps, strict=True)))

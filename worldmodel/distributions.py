@@ -56,7 +56,6 @@ class AbstractTemperedDistribution(Distribution):
         sample_shape: Sequence[int] = (),
         temperature: Temperature = 1.0,
         generator: Generator | None = None,
-        noise_temperature: Temperature | None = None,
     ) -> Samples:
         """Draw samples of shape (*shape, *batch, D), without gradients.
 
@@ -67,20 +66,18 @@ class AbstractTemperedDistribution(Distribution):
             sample_shape: Shape of the samples for each element of the batch.
             temperature: Finite and above zero; a number, or a tensor that broadcasts to (*shape, *batch).
             generator: Source of all random numbers. None: torch's default generator.
-            noise_temperature: Temperature of the noise. None: ``temperature``.
 
         Raises:
             ValueError: a temperature is not finite and above zero.
         """
         with torch.no_grad():
-            return self._draw(tuple(sample_shape), temperature, generator, noise_temperature)
+            return self._draw(tuple(sample_shape), temperature, generator)
 
     def rsample(
         self,
         sample_shape: Sequence[int] = (),
         temperature: Temperature = 1.0,
         generator: Generator | None = None,
-        noise_temperature: Temperature | None = None,
     ) -> Samples:
         """Draw samples as `sample` does, with gradients.
 
@@ -90,7 +87,7 @@ class AbstractTemperedDistribution(Distribution):
         """
         if not self.has_rsample:
             raise NotImplementedError("the choice of a component has no gradient: use sample or rsample_from_noise")
-        return self._draw(tuple(sample_shape), temperature, generator, noise_temperature)
+        return self._draw(tuple(sample_shape), temperature, generator)
 
     def entropy(self) -> Batch:
         """Return the entropy of a Gaussian in nats, ``D / 2 - log p(mean)``.
@@ -111,8 +108,8 @@ class AbstractTemperedDistribution(Distribution):
         }
         return type(self)(**parameters, validate_args=self._validate_args)
 
-    def _draw(self, sample_shape: tuple[int, ...], *options: Any) -> Tensor:
-        """Draw samples with gradients; ``options`` are those of `sample`."""
+    def _draw(self, sample_shape: tuple[int, ...], temperature: Temperature, generator: Generator | None) -> Tensor:
+        """Draw samples as `sample` does, with gradients."""
         raise NotImplementedError
 
     def _validate_value(self, value: Tensor) -> None:
@@ -156,18 +153,13 @@ class AbstractGaussianMixture(AbstractTemperedDistribution):
         gumbel: Tensor,
         normal: Tensor,
         temperature: Temperature = 1.0,
-        noise_temperature: Temperature | None = None,
     ) -> Samples:
         """Compute the samples that `sample` returns for given standard Gumbel and standard Normal numbers."""
-        if noise_temperature is None:
-            noise_temperature = temperature
         if isinstance(temperature, Tensor):
             temperature = temperature.to(self.logits).unsqueeze(-1)
-        if isinstance(noise_temperature, Tensor):
-            noise_temperature = noise_temperature.to(self.loc).unsqueeze(-1)
         # Gumbel-max trick: argmax(logits / tau + noise) is a sample of softmax(logits / tau)
         chosen = (self.logits / temperature + gumbel).argmax(dim=-1)
-        root = noise_temperature.sqrt() if isinstance(noise_temperature, Tensor) else math.sqrt(noise_temperature)
+        root = temperature.sqrt() if isinstance(temperature, Tensor) else math.sqrt(temperature)
         return self._gather_component(self.loc, chosen) + root * self._component_noise(chosen, normal)
 
     @property
@@ -196,20 +188,12 @@ class AbstractGaussianMixture(AbstractTemperedDistribution):
         """P_k^-1 as full matrices, computed in double precision."""
         raise NotImplementedError
 
-    def _draw(
-        self,
-        sample_shape: tuple[int, ...],
-        temperature: Temperature,
-        generator: Generator | None,
-        noise_temperature: Temperature | None,
-    ) -> Tensor:
+    def _draw(self, sample_shape: tuple[int, ...], temperature: Temperature, generator: Generator | None) -> Tensor:
         validate_temperature(temperature)
-        if noise_temperature is not None:
-            validate_temperature(noise_temperature)
         full = (*sample_shape, *self.batch_shape)
         gumbel = standard_gumbel(self.logits, (*full, self.num_components), generator)
         normal = self.loc.new_empty(*full, self._noise_dim).normal_(generator=generator)
-        return self.rsample_from_noise(gumbel, normal, temperature, noise_temperature)
+        return self.rsample_from_noise(gumbel, normal, temperature)
 
     @property
     def _noise_dim(self) -> int:
@@ -433,10 +417,9 @@ class TransformedMixture(AbstractTemperedDistribution):
         gumbel: Tensor,
         normal: Tensor,
         temperature: Temperature = 1.0,
-        noise_temperature: Temperature | None = None,
     ) -> Samples:
         """Invert the flow at samples of the base."""
-        drawn = self.base_dist.rsample_from_noise(gumbel, normal, temperature, noise_temperature)
+        drawn = self.base_dist.rsample_from_noise(gumbel, normal, temperature)
         return self.flow.inverse(*broadcast_context(drawn, self.context))
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
@@ -454,5 +437,6 @@ class TransformedMixture(AbstractTemperedDistribution):
         """The base's mode mapped back: the limit of samples as the temperature goes to zero."""
         return self.flow.inverse(self.base_dist.mode, self.context)
 
-    def _draw(self, sample_shape: tuple[int, ...], *options: Any) -> Tensor:
-        return self.flow.inverse(*broadcast_context(self.base_dist._draw(sample_shape, *options), self.context))
+    def _draw(self, sample_shape: tuple[int, ...], temperature: Temperature, generator: Generator | None) -> Tensor:
+        drawn = self.base_dist._draw(sample_shape, temperature, generator)
+        return self.flow.inverse(*broadcast_context(drawn, self.context))

@@ -31,7 +31,6 @@ class Imaginer(Protocol):
         action: Tensor,
         noise: Noise,
         temperature: float | Tensor = 1.0,
-        noise_temperature: float | Tensor | None = None,
     ) -> tuple[Step, Any]:
         """Return the next step and the state after it."""
         ...
@@ -59,7 +58,6 @@ def imagine(
     policy: Callable[[Any], Tensor],
     noise: Iterable[Noise],
     temperature: float | Tensor = 1.0,
-    noise_temperature: float | Tensor | None = None,
     compile: bool = False,
 ) -> Iterator[Imagined]:
     """Imagine one step for each item of ``noise``; the caller decides where the dream ends.
@@ -70,13 +68,12 @@ def imagine(
         policy: Function from the current state to actions (batch, actions), in the form that `WorldModel.squash` returns.
         noise: Random numbers of each step, such as `sample_noise`.
         temperature: Sampling temperature above zero, one number or one for each dream.
-        noise_temperature: Temperature of the Gaussian noise. None: ``temperature``.
         compile: Whether to compile the policy and the step with `torch.compile`.
     """
 
     def take_step(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
         action = policy(state)
-        return action, *model.imagine_from(state, action, noise, temperature, noise_temperature)
+        return action, *model.imagine_from(state, action, noise, temperature)
 
     take_step = torch.compile(take_step, dynamic=False) if compile else take_step
     for numbers in noise:

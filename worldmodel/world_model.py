@@ -260,7 +260,6 @@ class WorldModel(nn.Module):
         action: Float[Tensor, "batch actions"],
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
-        noise_temperature: float | Tensor | None = None,
     ) -> tuple[Step, WorldState]:
         """Take ``action`` in the dream and sample the next step.
 
@@ -269,7 +268,6 @@ class WorldModel(nn.Module):
             action: Actions in the form that `squash` returns, (batch, actions).
             temperature: Sampling temperature, above zero. 1 samples the predicted distribution; near 0 it approaches its mode.
             generator: Source of all random numbers. None: torch's default generator.
-            noise_temperature: Temperature of the Gaussian noise. None: ``temperature``.
 
         Returns:
             The imagined step, and the state after it.
@@ -278,15 +276,11 @@ class WorldModel(nn.Module):
             ValueError: a temperature or the shape of ``action`` is invalid.
         """
         validate_temperature(temperature)
-        if noise_temperature is not None:
-            validate_temperature(noise_temperature)
         if not isinstance(state, WorldState):
             density = self.memory.density
             distribution = density.distribution(density.features(state))
-            state = WorldState(distribution.sample((), temperature, generator, noise_temperature), state)
-        return self.imagine_from(
-            state, action, self.noise(len(state.hidden), generator), temperature, noise_temperature
-        )
+            state = WorldState(distribution.sample((), temperature, generator), state)
+        return self.imagine_from(state, action, self.noise(len(state.hidden), generator), temperature)
 
     def noise(self, batch: int, generator: Generator | None = None) -> Noise:
         """Sample the random numbers of one step of ``batch`` dreams."""
@@ -304,7 +298,6 @@ class WorldModel(nn.Module):
         action: Float[Tensor, "batch actions"],
         noise: Noise,
         temperature: float | Tensor = 1.0,
-        noise_temperature: float | Tensor | None = None,
     ) -> tuple[Step, WorldState]:
         """Compute the step that `imagine` returns for given random numbers ``noise``.
 
@@ -314,7 +307,7 @@ class WorldModel(nn.Module):
         self._validate(action, self.action_dim, "action", state.memory)
         hidden, memory = self.memory.unroll(state.latent[:, None], action[:, None], state.memory)
         prediction = self.memory.predict(hidden[:, -1])
-        following = prediction.latent.rsample_from_noise(noise.gumbel, noise.normal, temperature, noise_temperature)
+        following = prediction.latent.rsample_from_noise(noise.gumbel, noise.normal, temperature)
         reward, reward_probs = following.new_zeros(len(following)), following.new_zeros(len(following), 0)
         if prediction.reward_logits is not None:
             reward_probs = prediction.reward_logits.softmax(dim=-1)

@@ -211,7 +211,7 @@ class GameConfig:
     )
     hard_episode_candidates: int = setting(
         0,
-        """Number of candidate episodes. The distribution mean plays all of them; the population is evaluated on the ones
+        """Number of candidate episodes. The mean of the population plays all of them; its members play the ones
         with the lowest return. 0: no selection of episodes.""",
         NOT_NEGATIVE,
     )

@@ -132,7 +132,3 @@ def validate_search(options: Mapping[str, Any]) -> None:
         if one.name in options:
             validate_range(one.name, options[one.name], one.metadata["within"])
     validate_candidates(options)
-    if not 0 <= options["min_sigma"] < options["sigma"]:
-        raise ValueError(
-            f"min_sigma must be zero or more, and below sigma = {options['sigma']}, got {options['min_sigma']}"
-        )

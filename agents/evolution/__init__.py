@@ -1,1 +1,1 @@
-"""CMA-ES, the controllers it evolves, and their initialization; start reading at `evolution.evolve`."""
+"""CMA-ES, the search and its callbacks, search coordinates and behavior cloning; start reading at `evolution.evolve`."""

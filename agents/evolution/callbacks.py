@@ -13,7 +13,7 @@ from worldmodel.agents.evolution.search import Search
 from worldmodel.rollouts.fitness import Fitness, FitnessFunction, call_fitness
 
 KEPT_MEANS = 6
-"""Number of means that `KeepMeans` keeps of a search, besides the initial controller."""
+"""Largest number of means that `KeepMeans` keeps of a search, besides the initial controller and the last mean."""
 EvolutionCallback = Callable[[Search], bool | None]
 """Called at the end of each generation; a callback that returns True stops the search."""
 
@@ -53,9 +53,12 @@ def log_returns(search: Search) -> None:
     returns = result.returns.mean(axis=1)
     row |= {"sigma": search.es.sigma}
     row |= {"mean": float(returns.mean()), "std": float(returns.std(ddof=1)), "max": float(returns.max())}
-    row |= {} if result.reset_returns is None else {"state_resets": float(result.reset_returns.mean())}
-    row |= {} if result.candidate_returns is None else {"hard_episodes": float(result.candidate_returns.mean())}
-    row |= {"steps": result.steps} if result.steps else {}
+    if result.reset_returns is not None:
+        row["state_resets"] = float(result.reset_returns.mean())
+    if result.candidate_returns is not None:
+        row["hard_episodes"] = float(result.candidate_returns.mean())
+    if result.steps:
+        row["steps"] = result.steps
 
 
 @dataclass(frozen=True)
@@ -81,25 +84,30 @@ class Evaluation:
         if search.generation % self.every and search.generation != self.last:
             return
         best_first = np.argsort(-search.scores, kind="stable")[: self.num_candidates]
-        initial = search.best[None][: search.best_eval == -math.inf]  # a search without progress keeps it
-        averages = search.average[None][: self.average]
-        candidates = np.concatenate((search.mean[None], averages, search.members[best_first], initial))
-        result = call_fitness(self.fitness, candidates, search.episode_seed(stream=1))
+        candidates = [search.mean, *([search.average] if self.average else []), *search.members[best_first]]
+        num_controllers = len(candidates)
+        if (
+            search.best_eval == -math.inf
+        ):  # the first evaluation: a search without progress keeps the initial controller
+            candidates.append(search.best)
+        result = call_fitness(self.fitness, np.array(candidates), search.episode_seed(stream=1))
         returns, means, row = result.returns, result.returns.mean(axis=1), search.rows[-1]
-        std, members = float(returns[0].std(ddof=1)) if returns[0].size > 1 else 0.0, means[1 + len(averages) :]
-        row |= {"eval": float(returns[0].mean()), "eval_std": std, "eval_n": int(returns[0].size)}
-        row |= {"eval_average": float(returns[1].mean())} if self.average else {}
-        row |= {"eval_candidate": float(members[: len(best_first)].max())} if len(best_first) else {}
-        row |= {"eval_steps": result.steps} if result.steps else {}
+        std = float(returns[0].std(ddof=1)) if returns[0].size > 1 else 0.0
+        row |= {"eval": float(means[0]), "eval_std": std, "eval_n": int(returns[0].size)}
+        if self.average:
+            row["eval_average"] = float(means[1])
+        if len(best_first):
+            row["eval_candidate"] = float(means[num_controllers - len(best_first) : num_controllers].max())
+        if result.steps:
+            row["eval_steps"] = result.steps
         top = int(means.argmax())
-        search.num_stagnant_evals += 1
         if means[top] > search.best_eval:
-            search.best_eval, search.best, search.num_stagnant_evals = float(means[top]), candidates[top].copy(), 0
+            search.best_eval, search.best = float(means[top]), candidates[top].copy()
 
 
 @dataclass(frozen=True)
 class KeepMeans:
-    """Write the initial controller and about `KEPT_MEANS` means, up to that of generation ``last`` (`Search.save_mean`)."""
+    """Write the initial controller, at most `KEPT_MEANS` means at equal distances, and that of generation ``last``."""
 
     last: int
 
@@ -107,28 +115,10 @@ class KeepMeans:
         """Write the files that are due."""
         if search.generation == 1:
             search.save_mean(0)
-        if not search.generation % max(1, self.last // KEPT_MEANS) or search.generation == self.last:
+        if not search.generation % math.ceil(self.last / KEPT_MEANS) or search.generation == self.last:
             search.save_mean(search.generation)
 
 
 def keep_average(search: Search) -> None:
     """Keep the last average of `MeanWindow` as the best controller."""
     search.best = search.average.copy()
-
-
-@dataclass(frozen=True)
-class StoppingCriteria:
-    """Conditions that stop a search before its last generation."""
-
-    target_return: float | None = None
-    """Mean return of an evaluation; None: none."""
-    patience: int | None = None
-    """Number of evaluations in a row without a better one; None: none."""
-    min_sigma: float = 0.0
-    """Lower bound of the step size."""
-
-    def __call__(self, search: Search) -> bool:
-        """Return whether a condition is met."""
-        reached = self.target_return is not None and search.best_eval >= self.target_return
-        stagnant = self.patience is not None and search.num_stagnant_evals >= self.patience
-        return reached or stagnant or search.es.sigma < self.min_sigma

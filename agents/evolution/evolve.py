@@ -13,7 +13,6 @@ from worldmodel.agents.evolution.callbacks import (
     EvolutionCallback,
     MeanWindow,
     SigmaDecay,
-    StoppingCriteria,
     keep_average,
     log_returns,
 )
@@ -25,16 +24,16 @@ from worldmodel.messages import format_number
 from worldmodel.rollouts.fitness import Fitness, FitnessFunction, call_fitness
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
-from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_seed
+from worldmodel.validation import validate_positive_int, validate_seed
 
 MIN_STD_FRACTION = 0.1
 """Smallest standard deviation that `standardize_per_episode` divides by, as a fraction of the largest."""
-Family = TypeVar("Family", bound=Controller)
+ControllerT = TypeVar("ControllerT", bound=Controller)
 
 
 @shows_progress("evolve", "generations")
 def evolve(
-    controller: Family,
+    controller: ControllerT,
     fitness: Fitness | FitnessFunction,
     *,
     seed: int = 0,
@@ -49,13 +48,11 @@ def evolve(
     num_eval_candidates: int = 0,
     mean_window: int = 0,
     normalize_episodes: bool = False,
-    eval_patience: int | None = None,
-    min_sigma: float = 0.0,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | bool = silent,
     on_generation: Callable[[dict[str, Any]], None] | None = None,
     callbacks: Sequence[EvolutionCallback] = (),
-) -> Family:
+) -> ControllerT:
     """Evolve the parameters of a controller with CMA-ES.
 
     All members of a generation play the same episodes; each generation draws new episodes.
@@ -79,9 +76,6 @@ def evolve(
         num_eval_candidates: Number of best members of a generation that an evaluation includes.
         mean_window: Number of generations in an exponential average of the mean, which an evaluation includes. 0: none.
         normalize_episodes: Whether each episode has the same weight (`standardize_per_episode`) in comparisons of members.
-        eval_patience: Number of evaluations in a row without a better one that stops the search; None: none. Stopping and
-            resuming a call adds an evaluation at the stop, which counts.
-        min_sigma: Step size below which the search stops; must be below ``sigma``. 0: none.
         out: Path of a folder for the state (saved after each generation), ``metrics.jsonl`` and
             ``controller.safetensors``. The same call with the same folder resumes; more generations extend the search.
         progress: Function that is called as ``progress(generation, generations, note)``; True: a bar.
@@ -98,7 +92,6 @@ def evolve(
     """
     report = callback(progress)
     validate_positive_int(generations=generations, population=population, eval_every=eval_every)
-    validate_optional_positive_int(eval_patience=eval_patience)
     validate_seed(seed)
     settings = _identities(controller, whitening, fitness, eval_fitness) | {
         "population": population,
@@ -110,24 +103,25 @@ def evolve(
         "mean_window": mean_window,
         "normalize_episodes": normalize_episodes,
     }
-    stopping = StoppingCriteria(target_return, eval_patience, min_sigma)
-    _validate(settings, stopping, whitening)
+    _validate(settings, target_return, whitening)
     search = Search(controller, settings, whitening, None if out is None else folder_path(out, "out"))
     search.resume()
     keep_best: EvolutionCallback = keep_average
     if eval_fitness is not None:
         keep_best = Evaluation(eval_fitness, eval_every, generations, num_eval_candidates, average=mean_window > 0)
-    callbacks = (SigmaDecay(sigma_decay), MeanWindow(mean_window), log_returns, keep_best, *callbacks, stopping)
+    # the order matters: the log has the step size of the next generation, and the evaluation extends its row
+    callbacks = (SigmaDecay(sigma_decay), MeanWindow(mean_window), log_returns, keep_best, *callbacks)
     on_row = on_generation or (lambda row: None)
     for row in search.rows:
         on_row(row)
-    stopped = stopping(search)
+    target = math.inf if target_return is None else target_return
+    stopped = search.best_eval >= target
     report(search.generation, generations, _resume_note(search, stopped or search.generation >= generations))
     while search.generation < generations and not stopped:
         result = call_fitness(fitness, search.ask(), search.episode_seed())
         returns = standardize_per_episode(result.all_returns) if normalize_episodes else result.all_returns
         search.tell(result, returns.mean(axis=1))
-        stopped = any([act(search) for act in callbacks])
+        stopped = any([act(search) for act in callbacks]) or search.best_eval >= target
         search.save()
         report(search.generation, generations, _note(search))
         on_row(search.rows[-1])
@@ -153,16 +147,12 @@ def _identities(
     }
 
 
-def _validate(settings: dict[str, Any], stopping: StoppingCriteria, whitening: Whitening | None) -> None:
+def _validate(settings: dict[str, Any], target_return: float | None, whitening: Whitening | None) -> None:
     """Validate the settings: each one is in range, and their combination has an effect."""
-    validate_search(settings | {"min_sigma": stopping.min_sigma})
+    validate_search(settings)
     if whitening is not None and whitening.size != settings["size"]:
         raise ValueError(f"whitening must have {settings['size']} parameters, got {whitening.size}")
-    dependent = {
-        "target_return": stopping.target_return,
-        "eval_patience": stopping.patience,
-        "num_eval_candidates": settings["num_eval_candidates"] or None,
-    }
+    dependent = {"target_return": target_return, "num_eval_candidates": settings["num_eval_candidates"] or None}
     for name, value in dependent.items():
         if value is not None and not settings["eval_fitness"]:
             raise ValueError(f"{name} needs eval_fitness, got {name} = {value} and none")

@@ -47,8 +47,6 @@ class Search:
     """Exponential average of the mean (`agents.evolution.callbacks.MeanWindow`), as parameters, (size,)."""
     best_eval: float = field(default=-math.inf, init=False)
     """Mean return of the best evaluation so far."""
-    num_stagnant_evals: int = field(default=0, init=False)
-    """Number of evaluations since the best one."""
     rows: list[dict[str, Any]] = field(default_factory=list, init=False)
     """The log, a row for each generation; callbacks extend the last one."""
     members: np.ndarray = field(init=False)
@@ -105,7 +103,6 @@ class Search:
             "generation": self.generation,
             "rows": self.rows,
             "best_eval": None if self.best_eval == -math.inf else self.best_eval,
-            "num_stagnant_evals": self.num_stagnant_evals,
         }
         with atomic(self.folder / "state.npz") as aside, aside.open("wb") as file:
             np.savez(file, about=np.array(json.dumps(about)), best=self.best, average=self.average, **arrays)
@@ -173,7 +170,6 @@ class Search:
             raise ValueError(f"generation must be {self.generation}, got {about['generation']}")
         self.best, self.average, self.rows = best, average, list(about["rows"])
         self.best_eval = -math.inf if about["best_eval"] is None else about["best_eval"]
-        self.num_stagnant_evals = about.get("num_stagnant_evals", 0)
 
 
 def differences(before: Any, asked: Any, name: str = "") -> str:

@@ -132,42 +132,6 @@ def test_eval_candidates_are_the_best_members():
         np.testing.assert_array_equal(candidates[1:4], best_first[:3])
 
 
-def worse(population, seed):
-    """An evaluation in which the first mean is best."""
-    return -np.square(population).sum(axis=1)
-
-
-def test_search_stops_when_evaluations_stagnate_or_sigma_falls():
-    calls = []
-
-    def count(population, seed):
-        calls.append(len(population))
-        return sphere(population, seed)
-
-    evolve(controller(), count, eval_fitness=worse, eval_every=1, eval_patience=3, seed=1, generations=50, population=8)
-    assert len(calls) == 4  # the first evaluation is the best, the next three are not
-    calls.clear()
-    evolve(controller(), count, min_sigma=0.05, sigma=0.3, seed=1, generations=5_000, population=8)
-    assert 10 < len(calls) < 1_000
-
-
-def test_equal_evaluations_count_as_stagnation():
-    """A score that cannot rise further does not prolong a search."""
-    calls = []
-
-    def count(population, seed):
-        calls.append(seed)
-        return sphere(population, seed)
-
-    def perfect(population, seed):
-        return np.ones(len(population))
-
-    evolve(
-        controller(), count, eval_fitness=perfect, eval_every=1, eval_patience=3, seed=1, generations=50, population=8
-    )
-    assert len(calls) == 4
-
-
 ADDED_SETTINGS = (
     "controller",
     "num_eval_candidates",
@@ -202,10 +166,8 @@ def test_on_generation_gets_every_generation_including_those_before_a_stop(tmp_p
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"eval_patience": 2}, "eval_patience"),
         ({"num_eval_candidates": 1}, "num_eval_candidates"),
         ({"num_eval_candidates": 9, "eval_fitness": sphere}, "num_eval_candidates"),
-        ({"min_sigma": 0.1, "sigma": 0.1}, "min_sigma"),
     ],
 )
 def test_bad_settings_are_refused(change, named):

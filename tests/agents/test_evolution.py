@@ -159,7 +159,6 @@ def test_evolution_solves_the_beacon(tmp_path):
     "change",
     [
         {"generations": 0},
-        {"eval_patience": 1.5},
         {"seed": "1"},
         {"population": 2},
         {"sigma": 0.0},

@@ -131,12 +131,11 @@ def test_an_older_corpus_gets_current_names():
 
 
 def test_the_state_of_an_older_search_keeps_its_counts():
-    old = {"settings": {"check": None}, "best_check": 3.0, "stale": 2, "generation": 9}
+    old = {"settings": {"check": None}, "best_check": 3.0, "generation": 9}
     new = migration.search_state(old)
     assert new == {
         "settings": {"eval_fitness": None},
         "best_eval": 3.0,
-        "num_stagnant_evals": 2,
         "generation": 9,
     }
 

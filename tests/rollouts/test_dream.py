@@ -12,7 +12,6 @@ from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_rewards, controllers, world
 from tests.tolerance import assert_same_sums
 from worldmodel import rollouts
-from worldmodel.agents import LinearController
 from worldmodel.imagination import NOISE_BLOCK
 from worldmodel.rollouts.dream import common_random_numbers, open_loop_rollout
 from worldmodel.start_states import sample_start_states
@@ -90,22 +89,6 @@ def test_each_dream_can_have_its_own_temperature():
     for n, temperature in enumerate((0.3, 1.0, 2.0)):
         plain = rollouts.dream(model, parameters, STARTS, 8, 3, temperature=temperature, **options)
         assert_same_sums(mixed.latents[:, n], plain.latents[:, n], count=8 * 8)
-
-
-def test_noise_can_have_its_own_temperature():
-    model, parameters = world(), controllers(1)
-    options = {"seed": 5, "keep": ("latents",), "termination_hazard_ratio": 1e-9}
-    same = rollouts.dream(model, parameters, STARTS, 6, 4, temperature=0.7, noise_temperature=0.7, **options)
-    np.testing.assert_array_equal(
-        same.latents, rollouts.dream(model, parameters, STARTS, 6, 4, temperature=0.7, **options).latents
-    )
-    quiet = rollouts.dream(model, parameters, STARTS, 1, 4, noise_temperature=1e-12, **options).latents[0, :, 1]
-    state = sample_start_states(model, STARTS, 4, np.random.default_rng([5, 1]))
-    action = LinearController(8, 2, parameters[0])(torch.cat((state.latent, state.hidden), 1)).tanh()
-    hidden, _ = model.memory.unroll(state.latent[:, None], action[:, None], state.memory)
-    base = model.memory.density.base.distribution(hidden[:, -1])
-    means = model.memory.density.flow.inverse(base.loc).detach()  # (4, K, latent): the mean of a component
-    assert (torch.from_numpy(quiet)[:, None] - means).abs().amax(-1).min(-1).values.max() < 1e-5 * means.abs().max()
 
 
 COMPILED = """

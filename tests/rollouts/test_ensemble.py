@@ -119,15 +119,13 @@ class Episodes:
         return EncodedClip(rng.normal(size=(41, 4)).astype(np.float32), actions)
 
 
-def test_ensembles_support_burn_in_and_noise_temperature(world, controllers):
+def test_ensembles_support_burn_in_and_temperature(world, controllers):
     alone, same = (
-        rollouts.dream(
-            world, controllers, Episodes(), 20, 6, seed=3, noise_temperature=0.3, burn_in=9, ensemble=ensemble
-        )
+        rollouts.dream(world, controllers, Episodes(), 20, 6, seed=3, temperature=0.3, burn_in=9, ensemble=ensemble)
         for ensemble in (None, [world.memory])
     )
     np.testing.assert_array_equal(alone.returns, same.returns)
-    without_burn_in = rollouts.dream(world, controllers, Episodes(), 20, 6, seed=3, noise_temperature=0.3, burn_in=0)
+    without_burn_in = rollouts.dream(world, controllers, Episodes(), 20, 6, seed=3, temperature=0.3, burn_in=0)
     assert not np.allclose(alone.returns, without_burn_in.returns)
 
 

@@ -89,13 +89,13 @@ def test_head_losses_equal_cross_entropies_computed_by_hand():
     assert float(parts["termination"]) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_unobserved_latent_is_drawn_with_the_noise_temperature():
+def test_unobserved_latent_is_drawn_first():
     model = WorldModel(VAE(latent_dim=2), Memory(RMDN(4, 2, num_components=1))).eval()
     recurrent = model.observe(model.initial(3), torch.randn(3, 2), torch.randn(3, 2))
     generator = torch.Generator().manual_seed(0)
-    step, _ = model.imagine(recurrent, torch.zeros(3, 2), 1.0, generator, noise_temperature=1e-12)
+    step, _ = model.imagine(recurrent, torch.zeros(3, 2), 1e-12, generator)
     mean = model.memory.density.distribution(recurrent.hidden[:, -1]).mean
-    expected, _ = model.imagine(WorldState(mean, recurrent), torch.zeros(3, 2), 1.0, generator, noise_temperature=1e-12)
+    expected, _ = model.imagine(WorldState(mean, recurrent), torch.zeros(3, 2), 1e-12, generator)
     torch.testing.assert_close(step.latent, expected.latent, atol=1e-4, rtol=1e-4)
 
 

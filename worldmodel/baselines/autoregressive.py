@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from worldmodel.baselines.per_dimension import PerDimensionMixture, PerDimensionRMDN
@@ -65,7 +65,6 @@ class AutoregressiveMixture(AbstractTemperedDistribution):
         gumbel: Tensor,
         normal: Tensor,
         temperature: Temperature = 1.0,
-        noise_temperature: Temperature | None = None,
     ) -> Tensor:
         """Compute the samples for standard Gumbel numbers (*shape_batch, D, K) and Normal numbers (*shape_batch, D)."""
         features = self.features.expand(*normal.shape[:-1], self.features.shape[-1])
@@ -79,7 +78,7 @@ class AutoregressiveMixture(AbstractTemperedDistribution):
                 validate_args=False,
             )
             noise = gumbel[..., dimension, :], normal[..., dimension, None]
-            drawn = following.rsample_from_noise(*noise, temperature, noise_temperature)
+            drawn = following.rsample_from_noise(*noise, temperature)
             value = torch.cat((value[..., :dimension], drawn, value[..., dimension + 1 :]), dim=-1)
         return value
 
@@ -89,14 +88,11 @@ class AutoregressiveMixture(AbstractTemperedDistribution):
         zeros = self.features.new_zeros(*self.batch_shape, *self._shape)
         return self.rsample_from_noise(zeros, zeros[..., 0])
 
-    def _draw(self, sample_shape: tuple[int, ...], *options: Any) -> Tensor:
-        temperature, generator, noise = options
-        for one in (temperature, noise):
-            if one is not None:
-                validate_temperature(one)
+    def _draw(self, sample_shape: tuple[int, ...], temperature: Temperature, generator: Generator | None) -> Tensor:
+        validate_temperature(temperature)
         gumbel = standard_gumbel(self.features, (*sample_shape, *self.batch_shape, *self._shape), generator)
         normal = torch.empty_like(gumbel[..., 0]).normal_(generator=generator)
-        return self.rsample_from_noise(gumbel, normal, temperature, noise)
+        return self.rsample_from_noise(gumbel, normal, temperature)
 
 
 class AutoregressiveRNN(PerDimensionRMDN):

@@ -1,12 +1,10 @@
 """Diagonal Gaussians parameterized by precision, the distributions of latent variables."""
 
-from typing import Any
-
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.distributions import constraints, register_kl
 
-from worldmodel.distributions import AbstractTemperedDistribution, Batch, Event, Samples, Value
+from worldmodel.distributions import AbstractTemperedDistribution, Batch, Event, Samples, Temperature, Value
 from worldmodel.low_rank import LOG_TWO_PI
 from worldmodel.validation import validate_temperature
 
@@ -49,9 +47,7 @@ class DiagonalGaussian(AbstractTemperedDistribution):
         """Return the sample for given standard Normal numbers."""
         return self.loc + normal * torch.exp(-0.5 * self.log_precision)
 
-    def _draw(self, sample_shape: tuple[int, ...], *options: Any) -> Tensor:
-        temperature, generator, noise_temperature = options
-        temperature = temperature if noise_temperature is None else noise_temperature
+    def _draw(self, sample_shape: tuple[int, ...], temperature: Temperature, generator: Generator | None) -> Tensor:
         validate_temperature(temperature)
         root = torch.as_tensor(temperature).to(self.loc).sqrt().unsqueeze(-1)
         normal = self.loc.new_empty(*sample_shape, *self.loc.shape).normal_(generator=generator)

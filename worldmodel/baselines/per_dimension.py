@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from worldmodel.batches import to_float32
 from worldmodel.distributions import AbstractTemperedDistribution, Batch, Event, GaussianMixture, Temperature, Value
@@ -47,11 +47,9 @@ class PerDimensionMixture(AbstractTemperedDistribution):
         gumbel: Tensor,
         normal: Tensor,
         temperature: Temperature = 1.0,
-        noise_temperature: Temperature | None = None,
     ) -> Tensor:
         """Compute the samples for standard Gumbel numbers (*shape_batch, D, K) and Normal numbers (*shape_batch, D)."""
-        each, noise = map(_per_dimension, (temperature, noise_temperature))
-        return self.scalar.rsample_from_noise(gumbel, normal.unsqueeze(-1), each, noise).squeeze(-1)
+        return self.scalar.rsample_from_noise(gumbel, normal.unsqueeze(-1), _per_dimension(temperature)).squeeze(-1)
 
     @property
     def weights(self) -> Tensor:
@@ -73,13 +71,11 @@ class PerDimensionMixture(AbstractTemperedDistribution):
         """Mean of the component with the largest weight, in each dimension."""
         return self.scalar.mode.squeeze(-1)
 
-    def _draw(self, sample_shape: tuple[int, ...], *options: Any) -> Tensor:
-        temperature, generator, noise = options
-        each = _per_dimension(temperature), generator, _per_dimension(noise)
-        return self.scalar._draw(sample_shape, *each).squeeze(-1)
+    def _draw(self, sample_shape: tuple[int, ...], temperature: Temperature, generator: Generator | None) -> Tensor:
+        return self.scalar._draw(sample_shape, _per_dimension(temperature), generator).squeeze(-1)
 
 
-def _per_dimension(temperature: Any) -> Any:
+def _per_dimension(temperature: Temperature) -> Temperature:
     """Expand a temperature to the dimensions of an event."""
     return temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
 

@@ -393,7 +393,7 @@ SEARCH_SETTINGS: dict[str, Any] = {
     "checked by": "eval_fitness_identity",
 }
 """Settings in the state of a search."""
-SEARCH_STATE: dict[str, Any] = {"best_check": "best_eval", "stale": "num_stagnant_evals"}
+SEARCH_STATE: dict[str, Any] = {"best_check": "best_eval"}
 """Other keys of the state of a search."""
 REMOVED_SEARCH_STATE = {"restarts": 0}
 """Removed keys of the state of a search."""
