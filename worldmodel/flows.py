@@ -114,16 +114,12 @@ class Coupling(AbstractFlow):
         num_params: Number of parameters per transformed dimension.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: ``num_features`` is below 1.
     """
 
     def __init__(self, num_features: int, hidden: Sequence[int], context: int, num_params: int) -> None:
         super().__init__()
         validate_positive_int(num_features=num_features)
-        if context < 0:
-            raise ValueError(f"context must be zero or more, got {context}")
-        if any(width < 1 for width in hidden):
-            raise ValueError(f"hidden must hold widths of at least 1, got {tuple(hidden)}")
         self.num_features, self.context, self.num_params = num_features, context, num_params
         kept = num_features // 2
         changed = num_features - kept

@@ -35,14 +35,14 @@ class GaussianLogProb(torch.autograd.Function):
     def forward(ctx: Any, value: Tensor, loc: Tensor, log_precision: Tensor, factor: Tensor | None) -> Tensor:
         """Return the log-density."""
         error, precision = value - loc, log_precision.exp()
-        pull = precision * error  # D e
-        twice = log_precision.sum(dim=-1) - (pull * error).sum(dim=-1) - error.shape[-1] * LOG_TWO_PI
+        weighted = precision * error  # D e
+        twice = log_precision.sum(dim=-1) - (weighted * error).sum(dim=-1) - error.shape[-1] * LOG_TWO_PI
         if factor is not None:
-            reach = (error.unsqueeze(-1) * factor).sum(dim=-2)  # w
+            w = (error.unsqueeze(-1) * factor).sum(dim=-2)
             lower = _cholesky(capacitance(log_precision, factor))
-            twice = twice + 2 * _log_diagonal(lower).to(twice.dtype) - reach.square().sum(dim=-1)
+            twice = twice + 2 * _log_diagonal(lower).to(twice.dtype) - w.square().sum(dim=-1)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(error, pull, *(() if factor is None else (precision, factor, reach)))
+            ctx.save_for_backward(error, weighted, *(() if factor is None else (precision, factor, w)))
             ctx.lower = None if factor is None else lower
         return 0.5 * twice
 
@@ -50,16 +50,16 @@ class GaussianLogProb(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient."""
-        error, pull, *rest = ctx.saved_tensors
+        error, weighted, *rest = ctx.saved_tensors
         grad = grad.unsqueeze(-1)
-        by_log, by_factor = 1 - pull * error, None
+        by_log, by_factor = 1 - weighted * error, None
         if rest:
-            precision, factor, reach = rest
-            solved = _solve_rows(ctx.lower, factor / precision.unsqueeze(-1))  # G
-            by_log = by_log - (solved * factor).sum(dim=-1)
-            by_factor = grad.unsqueeze(-1) * (solved - error.unsqueeze(-1) * reach.unsqueeze(-2))
-            pull = pull + (factor * reach.unsqueeze(-2)).sum(dim=-1)
-        by_loc = grad * pull
+            precision, factor, w = rest
+            g = _solve_rows(ctx.lower, factor / precision.unsqueeze(-1))
+            by_log = by_log - (g * factor).sum(dim=-1)
+            by_factor = grad.unsqueeze(-1) * (g - error.unsqueeze(-1) * w.unsqueeze(-2))
+            weighted = weighted + (factor * w.unsqueeze(-2)).sum(dim=-1)  # P e
+        by_loc = grad * weighted
         return -by_loc, by_loc, grad * (0.5 * by_log), by_factor
 
 
@@ -101,8 +101,8 @@ def _identity_plus(
 def noise(
     log_precision: Float[Tensor, "*batch event"],
     factor: Float[Tensor, "*batch event rank"],
-    own: Float[Tensor, "*batch event"],
-    common: Float[Tensor, "*batch rank"],
+    n1: Float[Tensor, "*batch event"],
+    n2: Float[Tensor, "*batch rank"],
 ) -> Float[Tensor, "*batch event"]:
     """Return a sample of N(0, (D + U U^T)^-1) from standard Normal numbers n1 (D numbers) and n2 (R numbers).
 
@@ -114,12 +114,12 @@ def noise(
     The result along V is of size 1 / |V|, a difference of numbers of size 1, and the condition number of C is |V|^2. The
     bracket is therefore computed in double precision, except on Apple's GPUs, which have none. It has only D + R numbers.
     """
-    wide = widest_dtype(own)
+    wide = widest_dtype(n1)
     scale = torch.exp(-0.5 * log_precision)
-    whole, tall = own.to(wide), factor.to(wide) * scale.to(wide).unsqueeze(-1)  # n1, V
-    pull = (tall.mT @ whole.unsqueeze(-1)).squeeze(-1) - common.to(wide)
-    solved = _solve(_cholesky(_identity_plus(tall, tall)), pull)
-    return scale * (whole - (tall @ solved.unsqueeze(-1)).squeeze(-1)).to(scale.dtype)
+    n1, n2, v = n1.to(wide), n2.to(wide), factor.to(wide) * scale.to(wide).unsqueeze(-1)
+    difference = (v.mT @ n1.unsqueeze(-1)).squeeze(-1) - n2
+    solved = _solve(_cholesky(_identity_plus(v, v)), difference)
+    return scale * (n1 - (v @ solved.unsqueeze(-1)).squeeze(-1)).to(scale.dtype)
 
 
 CholeskyFactor = list[list[Tensor]] | Tensor
@@ -148,8 +148,8 @@ def _cholesky(matrix: Float[Tensor, "*batch rank rank"]) -> CholeskyFactor:
 
 
 def _nearest_valid(matrix: Float[Tensor, "*batch rank rank"]) -> Float[Tensor, "*batch rank rank"]:
-    """Return the nearest matrix with eigenvalues of at least 1, as in I plus a Gram matrix; in double precision."""
-    values, vectors = torch.linalg.eigh(matrix.double())
+    """Return the nearest matrix with eigenvalues of at least 1, as in I plus a Gram matrix; in the widest precision."""
+    values, vectors = torch.linalg.eigh(matrix.to(widest_dtype(matrix)))
     return (vectors * values.clamp(min=1.0).unsqueeze(-2)) @ vectors.mT
 
 

@@ -20,9 +20,6 @@ from worldmodel.io.files import atomic
 from worldmodel.rollouts.fitness import FitnessResult
 from worldmodel.rollouts.policy.controllers import Controller
 
-ADDED_SETTINGS = {"num_eval_candidates": 0, "sigma_decay": 1.0, "mean_window": 0, "normalize_episodes": False}
-"""Values of settings that an older state does not contain."""
-
 
 @dataclass
 class Search:
@@ -140,7 +137,7 @@ class Search:
             with np.load(path, allow_pickle=False) as saved:
                 arrays = dict(saved)
             about = migration.search_state(json.loads(str(arrays.pop("about"))))
-            before = {"controller": self.settings["controller"]} | ADDED_SETTINGS | about["settings"]
+            before = {"controller": self.settings["controller"]} | about["settings"]
             changed = differences({name: before.get(name) for name in self.settings}, self.settings)
             if not changed:
                 self._load(about, arrays)

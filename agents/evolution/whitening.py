@@ -15,10 +15,10 @@ from torch import Tensor
 
 from worldmodel import WorldModel
 from worldmodel.io.files import array_digest, read_tensors, write_tensors
-from worldmodel.rollouts.policy.controllers import Controller, HiddenController
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.start_states import EncodedEpisodes
 
-FLOOR = 0.1
+RIDGE = 0.1
 """Fraction of the mean variance that is added to each variance. Directions far below it are mostly noise and stay small."""
 EPISODES = 64
 """Maximal number of episodes that `Whitening.fit` uses, evenly spaced over all episodes."""
@@ -40,9 +40,7 @@ class Whitening:
 
     def __init__(self, controller: Controller, controller_inputs: Float[np.ndarray, "n features"]) -> None:
         self.num_inputs, self.size = controller.num_inputs, controller.size
-        self.num_outputs = (
-            controller.hidden_units if isinstance(controller, HiddenController) else controller.action_dim
-        )
+        self.num_outputs = controller.first_layer_size
         inputs = np.asarray(controller_inputs, dtype=np.float64)
         if inputs.ndim != 2 or len(inputs) < 2 or inputs.shape[1] < self.num_inputs or not np.isfinite(inputs).all():
             raise ValueError(
@@ -50,7 +48,7 @@ class Whitening:
             )
         inputs = inputs[:, : self.num_inputs]
         variance, directions = np.linalg.eigh(np.cov(inputs, rowvar=False).reshape(self.num_inputs, self.num_inputs))
-        scale = np.sqrt(np.maximum(variance, 0) + FLOOR * max(float(variance.mean()), 1e-12))
+        scale = np.sqrt(np.maximum(variance, 0) + RIDGE * max(float(variance.mean()), 1e-12))
         self.mean: np.ndarray = inputs.mean(axis=0)
         """m, (inputs,)."""
         self.whitening: np.ndarray = directions / scale

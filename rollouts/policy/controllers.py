@@ -68,6 +68,11 @@ class Controller(ABC):
     def size(self) -> int:
         """Number of parameters of one controller."""
 
+    @property
+    @abstractmethod
+    def first_layer_size(self) -> int:
+        """Number of units of the first layer, whose weights (units, inputs) and bias are the first parameters."""
+
     @abstractmethod
     def outputs(
         self, parameters: Float[Tensor, "population size"], inputs: Float[Tensor, "population episodes inputs"]
@@ -126,6 +131,11 @@ class LinearController(Controller):
         return (self.num_inputs + 1) * self.action_dim
 
     @property
+    def first_layer_size(self) -> int:
+        """Number of outputs."""
+        return self.action_dim
+
+    @property
     def weight(self) -> Float[Tensor, "*population actions inputs"]:
         """The matrix W."""
         return self.parameters[..., : -self.action_dim].unflatten(-1, (self.action_dim, self.num_inputs))
@@ -173,6 +183,11 @@ class HiddenController(Controller):
     def size(self) -> int:
         """Number of parameters of one controller."""
         return sum(self._layer_sizes)
+
+    @property
+    def first_layer_size(self) -> int:
+        """Number of hidden units."""
+        return self.hidden_units
 
     def outputs(self, parameters: Tensor, inputs: Tensor) -> Tensor:
         """Return W2 tanh(W1 x + b1) + b2 of a population."""

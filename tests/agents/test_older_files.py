@@ -114,7 +114,8 @@ def test_an_older_search_of_other_episodes_is_set_aside(older, tmp_path):
 def test_the_identity_of_another_fitness_stays():
     identity = {"env": "game", "patience": 3, "starts": 4}
     old = {"settings": {"fitness": identity, "eval_fitness_identity": None}}
-    assert migration.search_state(old)["settings"] == {"fitness": identity, "eval_fitness_identity": None}
+    settings = migration.search_state(old)["settings"]
+    assert (settings["fitness"], settings["eval_fitness_identity"]) == (identity, None)
 
 
 def test_steps_of_older_evaluations_count(tmp_path):
@@ -134,7 +135,7 @@ def test_the_state_of_an_older_search_keeps_its_counts():
     old = {"settings": {"check": None}, "best_check": 3.0, "generation": 9}
     new = migration.search_state(old)
     assert new == {
-        "settings": {"eval_fitness": None},
+        "settings": migration.ADDED_SEARCH_SETTINGS | {"eval_fitness": None},
         "best_eval": 3.0,
         "generation": 9,
     }

@@ -7,7 +7,7 @@ import torch
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents import HiddenController, LinearController, evolve
-from worldmodel.agents.evolution.whitening import FLOOR, Whitening
+from worldmodel.agents.evolution.whitening import RIDGE, Whitening
 from worldmodel.io.files import write_tensors
 
 KINDS = [LinearController(5, 2), HiddenController(5, 2, hidden_units=4)]
@@ -41,7 +41,7 @@ def test_weights_act_on_whitened_inputs(kind):
     covariance = np.cov(white, rowvar=False)
     np.testing.assert_allclose(covariance, np.diag(covariance.diagonal()), atol=1e-9)
     variance = np.linalg.eigvalsh(np.cov(x[:, :5], rowvar=False))
-    np.testing.assert_allclose(covariance.diagonal(), variance / (variance + FLOOR * variance.mean()))
+    np.testing.assert_allclose(covariance.diagonal(), variance / (variance + RIDGE * variance.mean()))
 
 
 def test_constant_inputs_give_finite_parameters():

@@ -393,6 +393,13 @@ SEARCH_SETTINGS: dict[str, Any] = {
     "checked by": "eval_fitness_identity",
 }
 """Settings in the state of a search."""
+ADDED_SEARCH_SETTINGS: dict[str, Any] = {
+    "num_eval_candidates": 0,
+    "sigma_decay": 1.0,
+    "mean_window": 0,
+    "normalize_episodes": False,
+}
+"""Values of settings of a search that an older state does not have."""
 SEARCH_STATE: dict[str, Any] = {"best_check": "best_eval"}
 """Other keys of the state of a search."""
 REMOVED_SEARCH_STATE = {"restarts": 0}
@@ -573,7 +580,7 @@ def search_state(old: dict[str, Any]) -> dict[str, Any]:
     """Return the description in a search's ``state.npz`` under the current names and without removed settings."""
     new = without_removed(renamed(old, SEARCH_STATE), REMOVED_SEARCH_STATE)
     removed = REMOVED_SEARCH_SETTINGS | REMOVED_GAME_SETTINGS
-    settings = without_removed(renamed(dict(new["settings"]), SEARCH_SETTINGS), removed)
+    settings = ADDED_SEARCH_SETTINGS | without_removed(renamed(dict(new["settings"]), SEARCH_SETTINGS), removed)
     if isinstance(settings.get("controller"), str):
         for before, after in CONTROLLER.items():
             settings["controller"] = re.sub(rf"\b{before}=", f"{after}=", settings["controller"])
