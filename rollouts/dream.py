@@ -257,11 +257,9 @@ def open_loop_rollout(
     latents: Float[Tensor, "frames latent"],
     actions: Float[Tensor, "steps actions"],
     start_step: int,
-    num_rollouts: int = 1,
     temperature: float = 1.0,
     seed: int = 0,
-    burn_in: int = 32,
-) -> tuple[Float[Tensor, "dreams frames latent"], Float[Tensor, "dreams steps"]]:
+) -> Float[Tensor, "frames latent"]:
     """Continue a real episode from ``start_step`` in the world model, with the episode's own actions.
 
     Args:
@@ -269,13 +267,11 @@ def open_loop_rollout(
         latents: (T + 1, latent): latents of the real episode.
         actions: (T, actions): action inputs of the real episode.
         start_step: Index of the last real latent.
-        num_rollouts: Number of dreams.
         temperature: Sampling temperature above zero.
         seed: Seed of all noise.
-        burn_in: Number of real steps before ``start_step`` that the memory replays.
 
     Returns:
-        Latents (dreams, steps + 1, latent), starting with the real one at ``start_step``, and rewards (dreams, steps).
+        Latents (steps + 1, latent), starting with the real one at ``start_step``.
 
     Raises:
         ValueError: ``start_step``, ``temperature`` or ``seed`` is out of range.
@@ -288,10 +284,7 @@ def open_loop_rollout(
     weight = next(world.memory.parameters())
     latents, actions = torch.as_tensor(latents).to(weight), torch.as_tensor(actions).to(weight)
     start = StartState(EncodedClip(latents.cpu().numpy(), actions.cpu().numpy()), start_step)
-    state = burn_in_states(world, [start] * num_rollouts, burn_in)
-    following = actions[start_step:, None].expand(-1, num_rollouts, -1)
+    state, following = burn_in_states(world, [start]), actions[start_step:, None]
     generator = Generator(weight.device).manual_seed(seed)
     dreamed = imagine_steps(world, state, following, len(following), temperature, generator)
-    steps = [imagined.step for imagined in dreamed]
-    imagined_latents = torch.stack([state.latent, *(step.latent for step in steps)], dim=1)
-    return imagined_latents, torch.stack([step.reward for step in steps], dim=1)
+    return torch.cat([state.latent, *(imagined.step.latent for imagined in dreamed)])

@@ -55,7 +55,7 @@ class Imagined(NamedTuple):
 def imagine(
     model: Imaginer,
     state: Any,
-    policy: Callable[[Any], Tensor],
+    policy: Callable[[Any], Tensor] | Float[Tensor, "steps batch actions"],
     noise: Iterable[Noise],
     temperature: float | Tensor = 1.0,
     compile: bool = False,
@@ -65,14 +65,16 @@ def imagine(
     Args:
         model: World model or ensemble.
         state: State at which the dream starts, a `WorldState` or the state of an ensemble.
-        policy: Function from the current state to actions (batch, actions), in the form that `WorldModel.squash` returns.
+        policy: Function from the current state to actions (batch, actions), in the form that `WorldModel.squash` returns; or
+            the actions of each step, an open loop.
         noise: Random numbers of each step, such as `sample_noise`.
         temperature: Sampling temperature above zero, one number or one for each dream.
         compile: Whether to compile the policy and the step with `torch.compile`.
     """
+    act = _replay(policy) if isinstance(policy, Tensor) else policy
 
     def take_step(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
-        action = policy(state)
+        action = act(state)
         return action, *model.imagine_from(state, action, noise, temperature)
 
     take_step = torch.compile(take_step, dynamic=False) if compile else take_step
@@ -80,6 +82,12 @@ def imagine(
         imagined = Imagined(*take_step(state, numbers), numbers)
         state = imagined.state
         yield imagined
+
+
+def _replay(actions: Tensor) -> Callable[[Any], Tensor]:
+    """Return a policy that takes given actions (steps, batch, actions), one after another."""
+    remaining = iter(actions)
+    return lambda state: next(remaining)
 
 
 def imagine_steps(
@@ -90,10 +98,7 @@ def imagine_steps(
     temperature: float = 1.0,
     generator: Generator | None = None,
 ) -> Iterator[Imagined]:
-    """Imagine ``num_steps`` steps with noise from ``generator``; ``policy`` is a function, or the actions of an open loop."""
-    if isinstance(policy, Tensor):
-        remaining = iter(policy)
-        policy = lambda state: next(remaining)  # noqa: E731
+    """Imagine ``num_steps`` steps with noise from ``generator``."""
     noise = itertools.islice(sample_noise(world, len(state.latent), generator), num_steps)
     return imagine(world, state, policy, noise, temperature)
 

@@ -24,6 +24,8 @@ from worldmodel.vae import MERGED_KEY, merge_decoder, split_decoder
 from worldmodel.validation import validate_positive_int, validate_temperature
 from worldmodel.vector_encoder import Encoder
 
+CHUNK = 256
+"""Number of latents that are decoded at once."""
 FORMAT = 1
 
 
@@ -185,17 +187,15 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def decode(
-        self, latents: Float[Tensor, "*batch latent"], chunk: int = 256
+        self, latents: Float[Tensor, "*batch latent"]
     ) -> UInt8[np.ndarray, "*batch height width channels"] | Float[np.ndarray, "*batch observation"]:
-        """Decode latents to observations: uint8 frames, or float32 vectors; ``chunk`` latents at a time."""
-        return _in_chunks(lambda part: self.vae.to_observations(self.vae.decode(part)), latents, chunk)
+        """Decode latents to observations: uint8 frames, or float32 vectors."""
+        return _in_chunks(lambda part: self.vae.to_observations(self.vae.decode(part)), latents)
 
     @torch.no_grad()
-    def draw(
-        self, latents: Float[Tensor, "*batch latent"], chunk: int = 256
-    ) -> UInt8[np.ndarray, "*batch height width 3"]:
+    def draw(self, latents: Float[Tensor, "*batch latent"]) -> UInt8[np.ndarray, "*batch height width 3"]:
         """Draw latents for people: as frames, or the numbers of a vector as bars (`VectorEncoder.draw`)."""
-        return _in_chunks(self.vae.draw, latents, chunk)
+        return _in_chunks(self.vae.draw, latents)
 
     def draw_observations(self, observations: np.ndarray) -> UInt8[np.ndarray, "batch height width 3"]:
         """Draw observations for people: the newest image of frames, vectors as bars."""
@@ -379,9 +379,9 @@ def _one_hot(outputs: Float[Tensor, "*batch choices"]) -> Float[Tensor, "*batch 
     return torch.zeros_like(outputs).scatter_(-1, outputs.argmax(dim=-1, keepdim=True), 1.0)
 
 
-def _in_chunks(function: Callable[[Tensor], Tensor], latents: Float[Tensor, "*batch latent"], chunk: int) -> np.ndarray:
-    """Apply a function to ``chunk`` latents at a time."""
-    results = torch.cat([function(part).cpu() for part in latents.reshape(-1, latents.shape[-1]).split(chunk)])
+def _in_chunks(function: Callable[[Tensor], Tensor], latents: Float[Tensor, "*batch latent"]) -> np.ndarray:
+    """Apply a function to `CHUNK` latents at a time."""
+    results = torch.cat([function(part).cpu() for part in latents.reshape(-1, latents.shape[-1]).split(CHUNK)])
     return results.numpy().reshape(*latents.shape[:-1], *results.shape[1:])
 
 

@@ -144,13 +144,14 @@ def _dream(
     if members != [world.memory]:
         model = ensemble = ModelEnsemble(world, members, len(starts) * num_dreams, 1)
         state = ensemble.join(state, list(map(burn_in, ensemble.members)))
+    behavior: Callable[[Any], Tensor] | Tensor
     if isinstance(policy, np.ndarray):
-        actions = torch.from_numpy(policy).to(state.latent).repeat_interleave(num_dreams, 0)
-        remaining = iter(actions.unbind(1))
-        policy = lambda state: next(remaining)  # noqa: E731
+        behavior = torch.from_numpy(policy).to(state.latent).repeat_interleave(num_dreams, 0).transpose(0, 1)
+    else:
+        behavior = policy
     shared = (world.noise(len(starts) * NUM_DREAMS, generator) for _ in range(num_steps))
     noise = (Noise(*(part.repeat_interleave(len(members), 0) for part in one)) for one in shared)
-    steps = [imagined.step for imagined in imagine(model, state, policy, noise)]
+    steps = [imagined.step for imagined in imagine(model, state, behavior, noise)]
 
     def stacked(name: str) -> Tensor:
         return torch.stack([getattr(step, name) for step in steps], dim=1).unflatten(0, (len(starts), num_dreams))

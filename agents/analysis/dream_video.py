@@ -54,13 +54,11 @@ def film(
         start_step: Last real step before the dream. None: see `resolve_start_step`.
     """
     start_step, latents = resolve_start_step(episode, start_step), encode_means(world, episode)
-    dreamed, _ = open_loop_rollout(
-        world, latents, world.action_inputs(episode.actions), start_step, 1, temperature, seed
-    )
+    dreamed = open_loop_rollout(world, latents, world.action_inputs(episode.actions), start_step, temperature, seed)
     shown = (
         world.draw_observations(episode.frames[start_step:]),
         world.draw(latents[start_step:]),
-        world.draw(dreamed[0]),
+        world.draw(dreamed),
     )
     return video.side_by_side(*(pictures.enlarge(part) for part in shown))
 
@@ -87,8 +85,8 @@ def temperature_film(
     actions = world.action_inputs(episode.actions)
     films = [with_title(pictures.enlarge(world.draw_observations(episode.frames[start_step:]), 3), "game")]
     for temperature in temperatures:
-        dreamed, _ = open_loop_rollout(world, latents, actions, start_step, 1, temperature, seed)
-        films.append(with_title(pictures.enlarge(world.draw(dreamed[0]), 3), f"temperature {temperature:g}"))
+        dreamed = open_loop_rollout(world, latents, actions, start_step, temperature, seed)
+        films.append(with_title(pictures.enlarge(world.draw(dreamed), 3), f"temperature {temperature:g}"))
     return video.side_by_side(*films)
 
 

@@ -14,7 +14,6 @@ class Range(NamedTuple):
 
     above: float | None = None
     least: float | None = None
-    below: float | None = None
     most: float | None = None
 
     def __contains__(self, value: object) -> bool:
@@ -24,16 +23,15 @@ class Range(NamedTuple):
             and math.isfinite(value)
             and (self.above is None or value > self.above)
             and (self.least is None or value >= self.least)
-            and (self.below is None or value < self.below)
             and (self.most is None or value <= self.most)
         )
 
     def __str__(self) -> str:
-        words = zip(("above", "at least", "below", "at most"), self, strict=True)
+        words = zip(("above", "at least", "at most"), self, strict=True)
         return " and ".join(f"{word} {limit:g}" for word, limit in words if limit is not None) or "finite"
 
 
-POSITIVE, NOT_NEGATIVE, FRACTION, ANY = Range(above=0), Range(least=0), Range(least=0, below=1), Range()
+POSITIVE, NOT_NEGATIVE = Range(above=0), Range(least=0)
 
 
 def about(help_text: str, within: Range = POSITIVE, common: bool = False) -> dict[str, Any]:

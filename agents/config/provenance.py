@@ -15,20 +15,12 @@ from worldmodel.io import migration
 from worldmodel.io.files import atomic, error_context
 
 
-def save_config(
-    settings: Any,
-    path: Path,
-    may_change: Collection[str] = (),
-    frozen: Mapping[str, str] | None = None,
-    may_grow: Collection[str] = (),
-) -> None:
+def save_config(settings: Any, path: Path, may_grow: Collection[str] = ()) -> None:
     """Write the resolved settings; if the file exists, first compare them with its settings.
 
     Args:
         settings: A dataclass of settings; its fields may be dataclasses, too.
         path: Path of the file.
-        may_change: Names of settings that a continued run can change.
-        frozen: Settings that this run cannot change, with the reason.
         may_grow: Names of integer settings that a continued run can increase.
 
     Raises:
@@ -40,7 +32,7 @@ def save_config(
         # a file of an older version lacks newer settings: they have their defaults
         with error_context(path, wrap_value_errors=True):
             saved = flat(asdict(defaults)) | flat(migration.config_file(read_yaml(path)))
-        validate_changes(saved, settings, str(path), may_change, frozen, may_grow)
+        validate_changes(saved, settings, str(path), may_grow=may_grow)
     write_config(settings, path)
 
 
@@ -52,7 +44,15 @@ def validate_changes(
     frozen: Mapping[str, str] | None = None,
     may_grow: Collection[str] = (),
 ) -> None:
-    """Compare flat saved settings with new ones; ``label`` is the name of the saved ones, the others are as in `save_config`.
+    """Compare flat saved settings with new ones.
+
+    Args:
+        saved: Saved settings by name.
+        settings: New settings, a dataclass.
+        label: Name of the saved ones in messages.
+        may_change: Names of settings that a continued run can change.
+        frozen: Settings that this run cannot change, with the reason.
+        may_grow: Names of integer settings that a continued run can increase.
 
     Raises:
         ValueError: A setting differs that cannot change.

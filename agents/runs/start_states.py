@@ -11,6 +11,9 @@ import numpy as np
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, EncodedEpisode
 from worldmodel.rollouts.store.stall_termination import is_complete
 
+INITIAL_STATE_FRACTION = 0.25
+"""Fraction of the items of `RecentStartStates` that contain only an initial state."""
+
 
 class RecentStartStates:
     """Start states from the most recent episodes of an encoded store.
@@ -23,18 +26,11 @@ class RecentStartStates:
         latents: Encoded store.
         count: Number of episodes at the start of the store to consider.
         num_recent: Number of the most recent of these episodes to use.
-        initial_state_fraction: Fraction of the items that contain only an initial state, in [0, 1).
     """
 
-    def __init__(
-        self,
-        latents: EncodedDataset,
-        count: int,
-        num_recent: int,
-        initial_state_fraction: float = 0.25,
-    ) -> None:
+    def __init__(self, latents: EncodedDataset, count: int, num_recent: int) -> None:
         self.latents, self.count, self.num_recent = latents, count, num_recent
-        self.num_initial = round(num_recent * initial_state_fraction / (1 - initial_state_fraction))
+        self.num_initial = round(num_recent * INITIAL_STATE_FRACTION / (1 - INITIAL_STATE_FRACTION))
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -32,10 +32,8 @@ def test_temperature_film_shows_the_game_and_each_temperature():
     np.testing.assert_array_equal(film[:, 16::3, :192:3], played.frames[5:])
     latents = dream_video.encode_means(world_model, played)
     for column, temperature in ((200, 0.2), (400, 1.0)):
-        dreamed, _ = open_loop_rollout(
-            world_model, latents, world_model.action_inputs(played.actions), 5, 1, temperature, 4
-        )
-        np.testing.assert_array_equal(film[:, 16::3, column : column + 192 : 3], world_model.decode(dreamed[0]))
+        dreamed = open_loop_rollout(world_model, latents, world_model.action_inputs(played.actions), 5, temperature, 4)
+        np.testing.assert_array_equal(film[:, 16::3, column : column + 192 : 3], world_model.decode(dreamed))
     assert (film[:, :16] < 128).any()  # text
 
 

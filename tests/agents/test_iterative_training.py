@@ -257,9 +257,9 @@ def test_idle_truncation_completes_an_episode():
 
 
 def test_recent_start_states_end_at_the_last_reward():
-    start_states = RecentStartStates(EncodedStore(), count=10, num_recent=3, initial_state_fraction=0.4)
-    assert len(start_states) == 5  # two of five are initial states of episodes
-    for index in range(5):
+    start_states = RecentStartStates(EncodedStore(), count=10, num_recent=3)
+    assert len(start_states) == 4  # a quarter are initial states of episodes
+    for index in range(4):
         episode = start_states.episode(index)
         steps = 3 if index < 3 else 1
         assert episode.mean[0, 0] == 7 + index % 3

@@ -26,8 +26,9 @@ from worldmodel.agents.config.provenance import save_config
 from worldmodel.agents.config.schema import CollectConfig, RunConfig
 from worldmodel.agents.config.sections import build, read_sections
 from worldmodel.agents.evaluation import Report
+from worldmodel.agents.pipeline import pipeline
 from worldmodel.agents.pipeline.iterative_training import PER_ITERATION
-from worldmodel.agents.pipeline.pipeline import MAY_CHANGE, MAY_GROW
+from worldmodel.agents.pipeline.phases import plan
 from worldmodel.agents.runs.renewal import set_aside
 from worldmodel.agents.runs.run_folder import Run
 from worldmodel.io import migration
@@ -278,11 +279,17 @@ def test_older_settings_that_became_one_stay(older, newer):
 
 
 def test_a_run_goes_on_with_more_episodes_in_place_of_a_minimum_of_steps(tmp_path):
-    path = tmp_path / "config.yaml"
-    for collect in (CollectConfig(None), CollectConfig(120), CollectConfig(130)):
-        save_config(RunConfig("CartPole-v1", collect=collect), path, MAY_CHANGE, may_grow=MAY_GROW)
-    with pytest.raises(ValueError, match=r"collect\.episodes"):
-        save_config(RunConfig("CartPole-v1"), path, MAY_CHANGE, may_grow=("vae.num_updates",))
+    run = Run(tmp_path)
+
+    def save(episodes):
+        settings = RunConfig("CartPole-v1", collect=CollectConfig(episodes))
+        pipeline._save_settings(run, settings, plan(settings, run))
+
+    for episodes in (None, 120, 130):
+        save(episodes)
+    for fewer in (129, None):
+        with pytest.raises(ValueError, match=r"collect\.episodes"):
+            save(fewer)
 
 
 def test_the_environment_of_evaluation_is_the_official_one():

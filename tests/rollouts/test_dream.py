@@ -223,27 +223,20 @@ def test_burn_in_replays_the_real_episode(store, burn_in):
     assert_same_sums(state.memory.hidden, expected.hidden, count=20 * 8, terms=1.0)
 
 
-def test_open_loop_rollouts_start_at_the_real_frame(store):
-    model = world()
-    episode = store.latents(model.vae).episode(0)
-    mean, action = torch.from_numpy(episode.mean.astype(np.float32)), torch.from_numpy(np.array(episode.action))
-    latents, rewards = open_loop_rollout(model, mean, action, start_step=5, num_rollouts=2)
-    assert latents.shape == (2, 16, 3)
-    assert rewards.shape == (2, 15)
-    assert latents[:, 0].equal(mean[5].expand(2, 3))
-
-
-def test_open_loop_rollouts_burn_in_with_earlier_steps(store):
+def test_an_open_loop_rollout_imagines_the_episodes_own_actions(store):
     model = world(termination=False)
     episode = store.latents(model.vae).episode(1)
     mean, action = torch.from_numpy(episode.mean.astype(np.float32)), torch.from_numpy(np.array(episode.action))
-    state = model.initial(1)
-    for t in range(3, 9):
-        state = model.observe(state, mean[t : t + 1], action[t : t + 1])
-    step, _ = model.imagine(WorldState(mean[9:10], state), action[9:10], 0.5, torch.Generator().manual_seed(3))
-    latents, rewards = open_loop_rollout(model, mean, action, 9, temperature=0.5, seed=3, burn_in=6)
-    assert_same_sums(latents[0, 1], step.latent[0], count=7 * 8)
-    assert_same_rewards(rewards[0, 0], step.reward[0], model.memory, steps=7)
+    memory = model.initial(1)
+    for t in range(9):
+        memory = model.observe(memory, mean[t : t + 1], action[t : t + 1])
+    state, generator = WorldState(mean[9:10], memory), torch.Generator().manual_seed(3)
+    latents = open_loop_rollout(model, mean, action, 9, temperature=0.5, seed=3)
+    assert latents.shape == (len(action) - 9 + 1, 3)
+    assert latents[0].equal(mean[9])
+    for t in range(9, 12):
+        step, state = model.imagine(state, action[t : t + 1], 0.5, generator)
+        assert_same_sums(latents[t - 8], step.latent[0], count=(t + 1) * 8)
 
 
 @pytest.mark.parametrize("hazard", [1.0, 4.0])

@@ -106,10 +106,8 @@ def fit(
         ValueError: an argument is out of range, or ``out`` has a training with other settings or with more updates.
         TrainingDiverged: the loss or the gradient became NaN or infinite. ``model`` and ``out`` have the best weights so far.
     """
-    report = callback(progress)
     assert isinstance(model, nn.Module)
     source = as_data(data) if validation is None else Splits(as_data(data), as_data(validation))
-    max_grad_norm = getattr(model, "max_grad_norm", None) if max_grad_norm is None else max_grad_norm
     settings = {
         "model": type(model).__name__,
         "model_config": getattr(model, "config", None),
@@ -126,7 +124,7 @@ def fit(
     optional = {
         "from": fingerprint(model) if warm_start else None,
         "split_seed": split_seed,
-        "max_grad_norm": max_grad_norm,
+        "max_grad_norm": getattr(model, "max_grad_norm", None) if max_grad_norm is None else max_grad_norm,
         "num_decays": num_decays or None,
     }
     settings |= {name: value for name, value in optional.items() if value is not None}
@@ -135,7 +133,7 @@ def fit(
     device = resolve_device(device)
     checkpoint = Checkpoint(None if out is None else folder_path(out, "out"), settings)
     saved = checkpoint.load(device, getattr(source, "form", {}) if allow_new_data else None)
-    builtin = _callbacks(report, patience, num_decays, checkpoint.folder, tensorboard)
+    builtin = _callbacks(callback(progress), patience, num_decays, checkpoint.folder, tensorboard)
     model.to(device).train()
     trainer = Trainer(model, settings, device, checkpoint.folder, [*builtin, *callbacks, checkpoint])
     try:

@@ -57,15 +57,13 @@ def add_settings(parser: Parser, *names: str) -> None:
     parser.settings = names
 
 
-def settings_of(options: Namespace, env: str, **given: Any) -> RunConfig:
+def settings_of(options: Namespace, env: str) -> RunConfig:
     """Build the settings of a run from a command's options; those that the command lacks have their defaults.
 
     Raises:
         ValueError: A setting is out of range; the message names it, what was expected and what came.
     """
-    return build(
-        {name: options[name] for name in RunConfig.__dataclass_fields__ if name in options} | given | {"env": env}
-    )
+    return build({name: options[name] for name in RunConfig.__dataclass_fields__ if name in options} | {"env": env})
 
 
 def add_run(parser: Parser, agents: bool = False) -> None:
