@@ -235,8 +235,9 @@ def common_random_numbers(
     """
     rngs = [np.random.default_rng([seed, Stream.NOISE, number]) for number in range(-(-num_rollouts // group_size))]
     rows = (torch.arange(num_rollouts, device=world.device) // group_size).repeat(population)
+    every = len(rows) == len(rngs)  # one controller, whose dreams have noise of their own
     for noise in NoiseStreams(world, rngs):
-        yield Noise(*(part[rows] for part in noise))
+        yield noise if every else Noise(*(part[rows] for part in noise))
 
 
 def _temperatures(value: float | np.ndarray | Tensor, shape: tuple[int, int], device: torch.device) -> float | Tensor:
