@@ -102,6 +102,7 @@ class DreamFitness:
         ensemble: Memories that imagine the dreams in turn. None: the world model's own (`rollouts.ensemble`).
         use_expected_continuation: Whether rewards are weighted with the probability that the dream has not ended before,
             instead of sampling terminations: returns have the same mean and less variance.
+        termination_hazard_ratio: Exponent of the survival probability (`rollouts.dream`).
         options: Further arguments of `rollouts.dream`.
 
     Raises:
@@ -118,6 +119,7 @@ class DreamFitness:
         controller: Controller | None = None,
         ensemble: Sequence[Memory] | None = None,
         use_expected_continuation: bool = True,
+        termination_hazard_ratio: float = 1.0,
         **options: Any,
     ) -> None:
         validate_positive_int(horizon=horizon, num_rollouts=num_rollouts)
@@ -129,6 +131,7 @@ class DreamFitness:
         self.world, self.start_states, self.controller, self.ensemble = world, start_states, controller, ensemble
         self.settings = {"horizon": horizon, "num_rollouts": num_rollouts, "temperature": temperature, **options}
         self.settings["use_expected_continuation"] = use_expected_continuation
+        self.settings["termination_hazard_ratio"] = termination_hazard_ratio
 
     @property
     def identity(self) -> dict[str, Any]:

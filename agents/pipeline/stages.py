@@ -301,8 +301,6 @@ def evolve_dream(
     start_states = run.latents(world) if start_states is None else start_states
     initial_controller = initial_controller or zero_controller(world, settings.controller)
     options |= arguments_of(rollouts.DreamFitness, section) | {"controller": initial_controller}
-    if section.termination_hazard_ratio != 1:  # identities of older searches lack the default
-        options["termination_hazard_ratio"] = section.termination_hazard_ratio
     fitness = rollouts.DreamFitness(world, start_states, **options)
     if into is run:
         print_outdated(run)

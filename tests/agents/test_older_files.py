@@ -364,7 +364,7 @@ def test_an_older_search_with_a_removed_setting_is_refused(tmp_path, name):
 
 
 def test_a_removed_argument_of_dreams_at_its_default_is_not_part_of_an_identity():
-    newer = {"num_rollouts": 16, "world": "5a", "start_states": "7b", "use_expected_continuation": False}
+    newer = migration.ADDED_DREAM_ARGUMENTS | {"num_rollouts": 16, "world": "5a", "start_states": "7b"}
     older = {"dreams": 16, "world": "5a", "starts": "7b", "threshold": None}
     assert migration.fitness_identity(older) == newer
     assert migration.fitness_identity(newer | {"termination_threshold": None}) == newer

@@ -263,6 +263,8 @@ FITNESS_IDENTITY = {
 """Arguments of `rollouts.DreamFitness` and `rollouts.EnvFitness`, in the state of an evolution."""
 
 
+ADDED_DREAM_ARGUMENTS: dict[str, Any] = {"use_expected_continuation": False, "termination_hazard_ratio": 1.0}
+"""Values of arguments that an older fitness in dreams does not have."""
 REMOVED_DREAM_ARGUMENTS: dict[str, Any] = {"termination_threshold": None, "disagreement_penalty": 0.0}
 """Removed arguments of `rollouts.dream` and `rollouts.DreamFitness`, in the identity of the latter."""
 
@@ -271,8 +273,8 @@ def fitness_identity(content: Any) -> Any:
     """Return the identity of a fitness under the current names and without removed arguments; others are unchanged.
 
     Example:
-        >>> fitness_identity({"dreams": 16, "world": "5a", "starts": "7b"})
-        {'num_rollouts': 16, 'world': '5a', 'start_states': '7b', 'use_expected_continuation': False}
+        >>> sorted(fitness_identity({"dreams": 16, "world": "5a", "starts": "7b"}))
+        ['num_rollouts', 'start_states', 'termination_hazard_ratio', 'use_expected_continuation', 'world']
     """
     if not isinstance(content, dict):
         return content
@@ -284,8 +286,7 @@ def fitness_identity(content: Any) -> Any:
         new.pop("envs_per_worker", None)
     if {"num_rollouts", "world", "start_states"} <= new.keys():
         new["start_states"] = data_identity(new["start_states"])
-        new.setdefault("use_expected_continuation", False)
-        new = without_removed(new, REMOVED_DREAM_ARGUMENTS)
+        new = ADDED_DREAM_ARGUMENTS | without_removed(new, REMOVED_DREAM_ARGUMENTS)
     return new
 
 
