@@ -266,8 +266,8 @@ def parser_of_commands() -> argparse.ArgumentParser:
         ("num_components", 5, "Number of mixture components (default: 5)."),
         ("batch_size", None, "Number of sequences in a batch (default: 32 images or 16 segments of speech)."),
         ("eval_every", 500, "Number of updates between validations (default: 500)."),
-        ("patience", 5, "Number of validations without a lower held-out loss that use up the patience (default: 5)."),
-        ("num_decays", 2, "Number of times that a used-up patience quarters the learning rate (default: 2)."),
+        ("patience", 3, "Number of validations without a lower held-out loss that use up the patience (default: 3)."),
+        ("num_decays", 3, "Number of times that a used-up patience quarters the learning rate (default: 3)."),
         ("tuning_updates", 1_500, "Number of gradient steps that choose a learning rate (default: 1500)."),
         ("workers", 2, "Number of trainings at the same time (default: 2)."),
     ):
