@@ -219,7 +219,7 @@ class GameConfig:
 
 @described
 @dataclass(frozen=True)
-class LoopConfig:
+class IterateConfig:
     """One iteration (these settings, and those of search and dream, may change between iterations)."""
 
     episodes: int = setting(20, "Number of new episodes without exploration, and of new episodes with exploration.")
@@ -321,7 +321,7 @@ class RunConfig:
             with the world model of the phase before; any other starts anew, and can use the agent before as "previous"."""
         ),
     )
-    iterate: LoopConfig = field(default_factory=LoopConfig)
+    iterate: IterateConfig = field(default_factory=IterateConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from worldmodel import rollouts
 from worldmodel.agents import progress
-from worldmodel.agents.config.schema import DreamConfig, GameConfig, LoopConfig, RunConfig
+from worldmodel.agents.config.schema import DreamConfig, GameConfig, IterateConfig, RunConfig
 from worldmodel.agents.pipeline import forecast, pipeline
 from worldmodel.rollouts.estimate import CollectionEstimate
 
@@ -28,10 +28,10 @@ def test_a_forecast_grows_with_the_work(monkeypatch):
     iterated = replace(small, dream=DreamConfig(generations=5), iterations=2)
     for more in (
         replace(iterated, iterations=3),
-        replace(iterated, iterate=LoopConfig(candidates=2)),
-        replace(iterated, iterate=LoopConfig(ensemble_size=3)),
-        replace(iterated, iterate=LoopConfig(memory_updates=20_000)),
-        replace(iterated, iterate=LoopConfig(episodes=100)),
+        replace(iterated, iterate=IterateConfig(candidates=2)),
+        replace(iterated, iterate=IterateConfig(ensemble_size=3)),
+        replace(iterated, iterate=IterateConfig(memory_updates=20_000)),
+        replace(iterated, iterate=IterateConfig(episodes=100)),
     ):
         assert forecast.forecast(more) > forecast.forecast(iterated)
     game = replace(small, game=GameConfig(generations=5))

@@ -17,7 +17,7 @@ from worldmodel.agents.analysis.diagnostics import cards, diagnostics
 from worldmodel.agents.analysis.report_card import ReportCard
 from worldmodel.agents.cli.main import main
 from worldmodel.agents.config.io import read_yaml
-from worldmodel.agents.config.schema import LoopConfig, RunConfig
+from worldmodel.agents.config.schema import IterateConfig, RunConfig
 from worldmodel.agents.config.sections import PER_ITERATION, read_sections
 from worldmodel.agents.pipeline import iterative_training, stages
 from worldmodel.agents.pipeline.iteration_models import recent_episode_weights
@@ -186,7 +186,7 @@ def test_the_first_candidate_starts_at_the_last_controller_and_others_at_the_bes
     for number, mean in ((1, 5.0), (2, 9.0), (3, 7.0)):
         one = Iteration(number, 1.0, 1.0, 0.0, 0.0, mean, 1.0, 4, 10, 20)
         write_json(tmp_path / "iterations" / f"{number:02d}" / "iteration.json", asdict(one))
-    settings = RunConfig("CartPole-v1", iterate=LoopConfig(init_from=init_from))
+    settings = RunConfig("CartPole-v1", iterate=IterateConfig(init_from=init_from))
     found = IterationContext(run, settings, 4).init_from(candidate)
     assert (found and int(found.folder.name)) == expected
     assert IterationContext(run, settings, 1).init_from(candidate) is None

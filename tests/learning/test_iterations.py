@@ -6,7 +6,7 @@ from tests import toys
 from worldmodel import rollouts
 from worldmodel.agents.config.schema import (
     DreamConfig,
-    LoopConfig,
+    IterateConfig,
     MemoryConfig,
     RunConfig,
     SearchConfig,
@@ -29,7 +29,7 @@ def run_iterations(vae, folder, seed: int, num_updates: int = 200):
         workers=1,
         seed=seed,
         iterations=2,
-        iterate=LoopConfig(episodes=10, action_noise=0.5),
+        iterate=IterateConfig(episodes=10, action_noise=0.5),
         memory=MemoryConfig(
             flow="none",
             hidden_size=16,
