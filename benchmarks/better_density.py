@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.density_tables import spread
 from worldmodel import Memory, WorldModel, fit, rollouts, seeded
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.metrics import evaluate_memory
@@ -178,18 +179,15 @@ def table(rows: list[dict[str, Any]]) -> str:
                 continue
             means = [np.mean(row["returns"]) for row in cells]
             promises = [row["promise_r"][0] for row in cells if row["promise_r"] and row["promise_r"][0] is not None]
-            numbers = [spread([row["nll"] for row in cells], 1), spread(promises, 2), spread(means, 0)]
+            numbers = [
+                spread([row["nll"] for row in cells], 1),
+                spread(promises, 2) if promises else "",
+                spread(means, 0),
+            ]
             each = ", ".join(f"{mean:.0f}" for mean in means)
             lines.append(f"| {env} | {variant} | {' | '.join(numbers)} | {each} |")
     n = len(rows[0]["returns"])
     return "\n".join([*lines, "", f"n = {n} episodes of the official game for each seed; {rows[0]['hardware']}.", ""])
-
-
-def spread(values: Any, digits: int) -> str:
-    """Return a mean with ± the standard deviation over seeds, empty without values."""
-    if not values:
-        return ""
-    return f"{np.mean(values):.{digits}f}" + (f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else "")
 
 
 def main(words: list[str] | None = None) -> None:
