@@ -18,7 +18,6 @@ from worldmodel.agents.cli.commands import COMMANDS
 from worldmodel.agents.cli.commands.common import device_of
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.config.validate import validate_seeds
 from worldmodel.agents.progress import busy, console
 from worldmodel.agents.shell import command as command_line
 from worldmodel.training.signals import graceful_interrupt
@@ -101,7 +100,6 @@ def _run(name: str, options: Any) -> int:
         if name != "doctor":  # doctor reports a missing torch itself
             with busy("loading torch"):
                 import_module("torch")
-        validate_seeds(dict(options.items()), test=name == "evaluate")
         with device_of(options):
             return COMMANDS[name].run(options) or 0
     except (ValueError, ImportError) as error:

@@ -46,23 +46,23 @@ def validate_range(label: str, value: Any, within: Range) -> None:
 
 
 def validate_seeds(options: Mapping[str, Any], prefix: str = "", test: bool = False) -> None:
-    """Check the range of seeds among the options of a command or the fields of settings.
+    """Check the range of seeds among the fields of settings.
 
     Args:
-        options: Values by name; ``eval.seed`` and ``eval.episodes`` belong to an evaluation.
+        options: Values by name.
         prefix: Prefix of the names in messages.
-        test: Whether ``seed`` is the first seed of an evaluation.
+        test: Whether ``seed`` is the first seed of an evaluation of ``episodes`` episodes.
 
     Raises:
         ValueError: A seed is out of range; the message names it, its range and what came.
     """
-    seeds = {name: seed for name, seed in options.items() if name.split(".")[-1] in SEEDS and seed is not None}
+    seeds = {name: options[name] for name in SEEDS if options.get(name) is not None}
     if seeds:
         from worldmodel.validation import validate_seed, validate_test_seed  # imports torch, which is slow
 
         for name, seed in seeds.items():
-            if test or name == "eval.seed":
-                validate_test_seed(seed, options[f"{name.removesuffix('seed')}episodes"], f"{prefix}{name}")
+            if test:
+                validate_test_seed(seed, options["episodes"], f"{prefix}{name}")
             else:
                 validate_seed(seed, f"{prefix}{name}")
 
