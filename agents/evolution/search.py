@@ -87,7 +87,8 @@ class Search:
 
     def episode_seed(self, stream: int = 0) -> int:
         """Return the seed of the next episodes: stream 0 is for populations, 1 for evaluations."""
-        return int(np.random.SeedSequence([self.settings["seed"], stream, self.generation]).generate_state(1)[0]) >> 1
+        words = [self.settings["seed"], stream, self.generation]
+        return int(np.random.SeedSequence(words).generate_state(1)[0]) >> 1  # 31 bits, which every environment takes
 
     def save(self) -> None:
         """Complete the row of the log, and write the state, the best controller and the row."""
