@@ -33,7 +33,7 @@ ITERATIONS = 60
 """Maximal number of L-BFGS iterations; more of them hardly lower the loss."""
 NOISE = 0.1
 """Standard deviation of the initial parameters; hidden units that all start at zero would stay equal."""
-DECAY = 1e-4
+WEIGHT_DECAY = 1e-4
 """Weight of the mean squared parameters (on whitened inputs) in the loss; it fixes what the data do not determine."""
 VAL_FRACTION = 0.2
 """Fraction of the episodes that `clone_actions` holds out."""
@@ -50,12 +50,12 @@ class Clone(NamedTuple):
     training_episodes: int
     validation_episodes: int
     validation_steps: int
-    chooses: bool
+    discrete: bool
     """Whether actions are choices, not numbers."""
 
     def __str__(self) -> str:
         """Return one line with the errors."""
-        if self.chooses:
+        if self.discrete:
             values = f"accuracy {1 - self.error:.1%}, of a constant action {1 - self.baseline_error:.1%}"
         else:
             values = f"mean squared error {self.error:.3g}, of a constant action {self.baseline_error:.3g}"
@@ -90,10 +90,10 @@ def clone_actions(
     inputs, actions = _samples(world, latents, training)
     fitted = _fit(controller, inputs, actions, world)
     inputs, expected = _samples(world, latents, validation)
-    chooses = world.discrete or bool(world.nvec)
-    constant = _most_frequent(actions) if chooses else actions.mean(dim=0)
-    error, baseline = (_error(action, expected, chooses) for action in (world.squash(fitted(inputs)), constant))
-    return Clone(fitted, error, baseline, len(training), len(validation), len(expected), chooses)
+    discrete = world.discrete or bool(world.nvec)
+    constant = _most_frequent(actions) if discrete else actions.mean(dim=0)
+    error, baseline = (_error(action, expected, discrete) for action in (world.squash(fitted(inputs)), constant))
+    return Clone(fitted, error, baseline, len(training), len(validation), len(expected), discrete)
 
 
 def _samples(world: WorldModel, latents: EncodedDataset, episodes: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -109,9 +109,9 @@ def _most_frequent(actions: Tensor) -> Tensor:
     return rows[counts.argmax()]
 
 
-def _error(actions: Tensor, expected: Tensor, chooses: bool) -> float:
+def _error(actions: Tensor, expected: Tensor, discrete: bool) -> float:
     """Return the fraction of different choices, or the mean squared error."""
-    if chooses:
+    if discrete:
         return float((actions != expected).any(dim=-1).double().mean())
     return float((actions - expected).double().square().mean())
 
@@ -157,7 +157,7 @@ def _fit(
     controller: Controller, inputs: Float[Tensor, "n features"], actions: Float[Tensor, "n actions"], world: WorldModel
 ) -> Controller:
     """Return the controller whose actions are closest to these, the memory's inputs."""
-    whitening = Whitening(controller, inputs.numpy())
+    whitening = Whitening.from_inputs(controller, inputs.numpy())
     whitened = whitening.whitened(inputs)[None]
     y = NOISE * torch.randn(controller.size, generator=torch.Generator().manual_seed(0))
     y.requires_grad_()
@@ -173,7 +173,7 @@ def _fit(
             error = functional.binary_cross_entropy_with_logits(outputs, actions)
         else:
             error = functional.mse_loss(outputs.tanh(), actions)
-        total = error + DECAY * y.square().mean()
+        total = error + WEIGHT_DECAY * y.square().mean()
         total.backward()
         return total
 

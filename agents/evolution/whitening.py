@@ -20,6 +20,8 @@ from worldmodel.start_states import EncodedEpisodes
 
 RIDGE = 0.1
 """Fraction of the mean variance that is added to each variance. Directions far below it are mostly noise and stay small."""
+MIN_VARIANCE = 1e-12
+"""Smallest mean variance, for inputs that do not vary."""
 EPISODES = 64
 """Maximal number of episodes that `Whitening.fit` uses, evenly spaced over all episodes."""
 
@@ -32,40 +34,48 @@ class Whitening:
 
     Args:
         controller: Controller of the kind that is evolved.
-        controller_inputs: Samples of the inputs, (n, num_inputs or more) with n > 1; only the first ``num_inputs`` are used.
-
-    Raises:
-        ValueError: The controller_inputs have another shape, or are not finite.
+        mean: m, (inputs,).
+        matrix: A, (inputs, inputs); its columns are directions.
     """
 
-    def __init__(self, controller: Controller, controller_inputs: Float[np.ndarray, "n features"]) -> None:
+    def __init__(
+        self, controller: Controller, mean: Float[np.ndarray, "inputs"], matrix: Float[np.ndarray, "inputs inputs"]
+    ) -> None:
         self.num_inputs, self.size = controller.num_inputs, controller.size
         self.num_outputs = controller.first_layer_size
-        inputs = np.asarray(controller_inputs, dtype=np.float64)
-        if inputs.ndim != 2 or len(inputs) < 2 or inputs.shape[1] < self.num_inputs or not np.isfinite(inputs).all():
-            raise ValueError(
-                f"controller_inputs must be finite, (n, {self.num_inputs} or more) with n > 1, got {inputs.shape}"
-            )
-        inputs = inputs[:, : self.num_inputs]
-        variance, directions = np.linalg.eigh(np.cov(inputs, rowvar=False).reshape(self.num_inputs, self.num_inputs))
-        scale = np.sqrt(np.maximum(variance, 0) + RIDGE * max(float(variance.mean()), 1e-12))
-        self.mean: np.ndarray = inputs.mean(axis=0)
-        """m, (inputs,)."""
-        self.whitening: np.ndarray = directions / scale
-        """A, (inputs, inputs): its columns are directions."""
+        self.mean, self.matrix = mean, matrix
+
+    @classmethod
+    def from_inputs(cls, controller: Controller, inputs: Float[np.ndarray, "n features"]) -> Self:
+        """Fit the whitening to samples of the inputs.
+
+        A direction with variance v gets the variance ``v / (v + 0.1 mean(v))``: nearly 1 for large v, small for
+        directions that are mostly noise.
+
+        Args:
+            controller: Controller of the kind that is evolved.
+            inputs: Samples, (n, num_inputs or more) with n > 1; only the first ``num_inputs`` are used.
+
+        Raises:
+            ValueError: The inputs have another shape, or are not finite.
+        """
+        samples, count = np.asarray(inputs, dtype=np.float64), controller.num_inputs
+        if samples.ndim != 2 or len(samples) < 2 or samples.shape[1] < count or not np.isfinite(samples).all():
+            raise ValueError(f"inputs must be finite, (n, {count} or more) with n > 1, got {samples.shape}")
+        samples = samples[:, :count]
+        variance, directions = np.linalg.eigh(np.cov(samples, rowvar=False).reshape(count, count))
+        scale = np.sqrt(np.maximum(variance, 0) + RIDGE * max(float(variance.mean()), MIN_VARIANCE))
+        return cls(controller, samples.mean(axis=0), directions / scale)
 
     @classmethod
     @torch.no_grad()
     def fit(cls, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Self:
         """Fit the whitening to the controller inputs of real, encoded episodes.
 
-        A direction with variance v gets the variance ``v / (v + 0.1 mean(v))``: nearly 1 for large v, small for
-        directions that are mostly noise.
-
         Raises:
             ValueError: The episodes have fewer than two steps.
         """
-        return cls(controller, controller_inputs(world, episodes, EPISODES).double().numpy())
+        return cls.from_inputs(controller, controller_inputs(world, episodes, EPISODES).double().numpy())
 
     @classmethod
     def load_or_fit(cls, path: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Self:
@@ -80,28 +90,26 @@ class Whitening:
             finite = all(np.isfinite(array).all() for array in tensors.values())
             if {name: array.shape for name, array in tensors.items()} != shapes or not finite:
                 raise ValueError(f"{path} must hold the whitening of {controller}; remove it to start again")
-            loaded = cls(controller, np.eye(2, controller.num_inputs))
-            loaded.mean, loaded.whitening = tensors["mean"], tensors["whitening"]
-            return loaded
+            return cls(controller, tensors["mean"], tensors["whitening"])
         path.parent.mkdir(parents=True, exist_ok=True)
         fitted = cls.fit(world, episodes, controller)
-        write_tensors(path, {"mean": torch.from_numpy(fitted.mean), "whitening": torch.from_numpy(fitted.whitening)})
+        write_tensors(path, {"mean": torch.from_numpy(fitted.mean), "whitening": torch.from_numpy(fitted.matrix)})
         return fitted
 
     @property
     def identity(self) -> str:
         """Hash of the map; a resumed search must have the same."""
-        return array_digest(self.mean, self.whitening)
+        return array_digest(self.mean, self.matrix)
 
-    def whitened(self, controller_inputs: Float[Tensor, "n features"]) -> Float[Tensor, "n inputs"]:
+    def whitened(self, inputs: Float[Tensor, "n features"]) -> Float[Tensor, "n inputs"]:
         """Return the whitened inputs ``u = A^T (x - m)``."""
-        mean, whitening = (torch.from_numpy(part).to(controller_inputs) for part in (self.mean, self.whitening))
-        return (controller_inputs[:, : self.num_inputs] - mean) @ whitening
+        mean, matrix = (torch.from_numpy(part).to(inputs) for part in (self.mean, self.matrix))
+        return (inputs[:, : self.num_inputs] - mean) @ matrix
 
     def to_parameters(self, y: Float[np.ndarray, "*population size"]) -> Float[np.ndarray, "*population size"]:
         """Convert coordinates of the search to parameters of the controller."""
         weight, bias, rest = self._parts(y)
-        weight = weight @ self.whitening.T
+        weight = weight @ self.matrix.T
         return self._flat(weight, bias - weight @ self.mean, rest)
 
     def to_coordinates(
@@ -110,7 +118,7 @@ class Whitening:
         """Convert parameters of the controller to coordinates of the search: the inverse of `to_parameters`."""
         weight, bias, rest = self._parts(parameters)
         return self._flat(
-            np.linalg.solve(self.whitening, weight.swapaxes(-1, -2)).swapaxes(-1, -2), bias + weight @ self.mean, rest
+            np.linalg.solve(self.matrix, weight.swapaxes(-1, -2)).swapaxes(-1, -2), bias + weight @ self.mean, rest
         )
 
     def _parts(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

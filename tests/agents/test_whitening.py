@@ -20,7 +20,7 @@ def sample_inputs(n=400, inputs=7):
 
 @pytest.mark.parametrize("kind", KINDS, ids=["linear", "hidden"])
 def test_whitening_is_a_change_of_variables(kind):
-    whitening = Whitening(kind, sample_inputs())
+    whitening = Whitening.from_inputs(kind, sample_inputs())
     y = np.random.default_rng(1).normal(size=(3, kind.size))
     np.testing.assert_allclose(whitening.to_coordinates(whitening.to_parameters(y)), y, atol=1e-9)
     np.testing.assert_allclose(whitening.to_parameters(y)[1], whitening.to_parameters(y[1]))
@@ -30,8 +30,8 @@ def test_whitening_is_a_change_of_variables(kind):
 def test_weights_act_on_whitened_inputs(kind):
     """The controller at coordinates y, on x, is the controller with parameters y on whitened x."""
     x, y = sample_inputs(), np.random.default_rng(1).normal(size=kind.size)
-    whitening = Whitening(kind, x)
-    white = (x[:, :5] - whitening.mean) @ whitening.whitening
+    whitening = Whitening.from_inputs(kind, x)
+    white = (x[:, :5] - whitening.mean) @ whitening.matrix
     np.testing.assert_allclose(
         kind.with_parameters(whitening.to_parameters(y))(torch.from_numpy(x[:, :5])),
         kind.with_parameters(y)(torch.from_numpy(white)),
@@ -45,15 +45,15 @@ def test_weights_act_on_whitened_inputs(kind):
 
 
 def test_constant_inputs_give_finite_parameters():
-    whitening = Whitening(LinearController(3, 1), np.ones((4, 3)))
+    whitening = Whitening.from_inputs(LinearController(3, 1), np.ones((4, 3)))
     assert np.isfinite(whitening.to_parameters(np.ones(4))).all()
 
 
 def test_whitening_helps_evolution_on_badly_scaled_inputs():
     """A regression on correlated inputs with a large mean: the same search, without and with whitening."""
     x, rng = sample_inputs(inputs=5), np.random.default_rng(2)
-    whitening = Whitening(KINDS[0], x)
-    expected = (x - whitening.mean) @ whitening.whitening @ rng.normal(size=(5, 2)) + 1
+    whitening = Whitening.from_inputs(KINDS[0], x)
+    expected = (x - whitening.mean) @ whitening.matrix @ rng.normal(size=(5, 2)) + 1
 
     def fitness(population, seed):
         weight, bias = population[:, :10].reshape(-1, 2, 5), population[:, None, 10:]
@@ -70,7 +70,7 @@ def test_whitening_helps_evolution_on_badly_scaled_inputs():
 def test_evolution_with_sigma_decay_resumes_bit_for_bit(tmp_path, coordinates):
     kind = KINDS[0]
     settings = {"seed": 3, "population": 8, "sigma_decay": 0.9}
-    settings["whitening"] = Whitening(kind, sample_inputs()) if coordinates else None
+    settings["whitening"] = Whitening.from_inputs(kind, sample_inputs()) if coordinates else None
 
     def fitness(population, seed):
         return -np.square(population - 0.5).sum(axis=1)
@@ -79,7 +79,7 @@ def test_evolution_with_sigma_decay_resumes_bit_for_bit(tmp_path, coordinates):
     evolve(kind, fitness, **settings, generations=4, out=tmp_path / "parts")
     resumed = evolve(kind, fitness, **settings, generations=9, out=tmp_path / "parts")
     assert uninterrupted.parameters.equal(resumed.parameters)
-    other = settings | {"whitening": Whitening(kind, 2 * sample_inputs())}
+    other = settings | {"whitening": Whitening.from_inputs(kind, 2 * sample_inputs())}
     with pytest.raises(ValueError, match="whitening"):
         evolve(kind, fitness, **other, generations=10, out=tmp_path / "parts")
 
@@ -128,13 +128,15 @@ def test_whitening_of_a_world_model(tmp_path):
 
 
 def test_wrong_inputs_and_sizes_are_refused():
-    with pytest.raises(ValueError, match="controller_inputs"):
-        Whitening(KINDS[0], np.ones((1, 5)))
-    with pytest.raises(ValueError, match="controller_inputs"):
-        Whitening(KINDS[0], np.full((3, 5), np.nan))
+    with pytest.raises(ValueError, match="inputs"):
+        Whitening.from_inputs(KINDS[0], np.ones((1, 5)))
+    with pytest.raises(ValueError, match="inputs"):
+        Whitening.from_inputs(KINDS[0], np.full((3, 5), np.nan))
     with pytest.raises(ValueError, match="whitening"):
         evolve(
-            KINDS[0], lambda population, seed: population.sum(axis=1), whitening=Whitening(KINDS[1], sample_inputs())
+            KINDS[0],
+            lambda population, seed: population.sum(axis=1),
+            whitening=Whitening.from_inputs(KINDS[1], sample_inputs()),
         )
     for decay in (0.0, 1.1):
         with pytest.raises(ValueError, match="decay"):
