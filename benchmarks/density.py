@@ -45,6 +45,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "RMDN, whitened": {"model": "rmdn", "whiten": True},
     "FRMDN": {"model": "frmdn"},
     "FRMDN, whitened": {"model": "frmdn", "whiten": True},
+    "FRMDN, alternating": {"model": "frmdn", "alternating": True},
     "VRNN-Gauss": {"model": "vrnn", "num_components": None},
     "VRNN-GMM": {"model": "vrnn-gmm"},
     "Autoregressive": {"model": "autoregressive"},
@@ -62,6 +63,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "FRMDN, rank 2": {"model": "frmdn", "rank": 2},
     "FRMDN, conditional": {"model": "frmdn", "conditional": True},
     "FRMDN, spline": {"model": "frmdn", "spline": True},
+    "FRMDN, alternating, 4 couplings": {"model": "frmdn", "alternating": True, "num_couplings": 4},
+    "FRMDN, alternating, conditional": {"model": "frmdn", "alternating": True, "conditional": True},
+    "FRMDN, alternating, spline": {"model": "frmdn", "alternating": True, "spline": True},
 }
 """Ablations."""
 MATCHED = {f"{name}, as large as FRMDN": MODELS[name] for name in MODELS if not name.startswith("FRMDN")}
@@ -283,14 +287,15 @@ def main(words: list[str] | None = None) -> int:
         if options.what == "write":
             print(write_page(options.name, RUNS / options.name, out))
             return 0
-        given = {name: getattr(options, name) for name in ("data", "test_speaker") if getattr(options, name)}
-        corpus = COMPARISONS.get(options.name, {}) | given
+        corpus = dict(COMPARISONS.get(options.name, {}))
+        corpus |= {name: getattr(options, name) for name in ("data", "test_speaker") if getattr(options, name)}
         if "data" not in corpus:
             raise ValueError(f"name must be one of {', '.join(COMPARISONS)}, or have --data, got {options.name!r}")
         named = ("hidden_size", "num_components", "num_updates", "eval_every", "patience", "num_decays")
         images = corpus["data"].partition(":")[0] in IMAGES
         batch_size = options.batch_size or (32 if images else 16)
-        shared = DensityConfig(**corpus, batch_size=batch_size, **{name: getattr(options, name) for name in named})
+        given = {name: getattr(options, name) for name in named}
+        shared = DensityConfig(**corpus, batch_size=batch_size, alternating=False, **given)
         chosen = list(ALL_MODELS) if "all" in options.models else options.models
         models = {model: settings_of(model, shared) for model in chosen}
         models = tuned(options.name, models, options.learning_rates, options.tuning_updates, options.workers)

@@ -316,6 +316,8 @@ class Flow(AbstractFlow):
 
     Args:
         couplings: Couplings with the same ``num_features``. An empty list is the identity.
+        alternating: Whether the halves are the odd and the even dimensions, so that neighbours, such as samples of speech or
+            pixels of a row, predict each other. False: the first and the second half.
 
     Raises:
         ValueError: the couplings have different ``num_features``.
@@ -325,27 +327,42 @@ class Flow(AbstractFlow):
         >>> u, log_det = flow(torch.ones(2, 4))  # the identity at initialisation
         >>> u.equal(torch.ones(2, 4)), log_det
         (True, tensor([0., 0.], grad_fn=<AddBackward0>))
+
+    References:
+        Dinh, Sohl-Dickstein, Bengio, Density Estimation using Real NVP, 2016, https://arxiv.org/abs/1605.08803 (section 3.4:
+        the checkerboard of an image is the alternation of a row).
     """
 
-    def __init__(self, couplings: Sequence[Coupling]) -> None:
+    order: Tensor
+    inverse_order: Tensor
+
+    def __init__(self, couplings: Sequence[Coupling], alternating: bool = False) -> None:
         super().__init__()
         if len({coupling.num_features for coupling in couplings}) > 1:
             raise ValueError(f"couplings must have the same num_features, got {[c.num_features for c in couplings]}")
-        self.couplings = nn.ModuleList(couplings)
+        self.couplings, self.alternating = nn.ModuleList(couplings), alternating
+        dimensions = torch.arange(couplings[0].num_features if couplings else 0)
+        order = torch.cat((dimensions[1::2], dimensions[::2])) if alternating else dimensions
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("inverse_order", order.argsort(), persistent=False)
 
     def forward(self, value: Values, context: Context | None = None) -> tuple[Values, LogDet]:
         """Map y to u, with log|det du/dy|."""
-        log_det = value.new_zeros(value.shape[:-1])
+        value, log_det = self._permuted(value, self.order), value.new_zeros(value.shape[:-1])
         for number, coupling in enumerate(self.couplings):
             value, part = coupling(_flip(value, number), context)
             value, log_det = _flip(value, number), log_det + part
-        return value, log_det
+        return self._permuted(value, self.inverse_order), log_det
 
     def inverse(self, value: Values, context: Context | None = None) -> Values:
         """Map u back to y."""
+        value = self._permuted(value, self.order)
         for number, coupling in reversed(list(enumerate(self.couplings))):
             value = _flip(cast(AbstractFlow, coupling).inverse(_flip(value, number), context), number)
-        return value
+        return self._permuted(value, self.inverse_order)
+
+    def _permuted(self, value: Values, order: Tensor) -> Values:
+        return value[..., order] if self.alternating and len(order) else value
 
 
 def _flip(value: Float[Tensor, "*batch features"], number: int) -> Float[Tensor, "*batch features"]:

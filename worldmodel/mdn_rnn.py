@@ -272,6 +272,8 @@ class FRMDN(nn.Module):
         conditional: Whether the couplings also depend on the hidden state (not in the paper).
         spline: Whether the couplings are rational-quadratic splines instead of affine functions (not in the paper).
         residual, whiten: Whether the density is over whitened differences or events, as in an `RMDN` (not in the paper).
+        alternating: Whether the couplings split the event into odd and even dimensions, not into halves (`Flow`; not in the
+            paper). For events whose neighbouring dimensions are alike: samples of speech, pixels of a row.
 
     Example:
         >>> m = FRMDN(input_size=35, output_size=32, rank=2)
@@ -298,6 +300,7 @@ class FRMDN(nn.Module):
         spline: bool = False,
         residual: bool = False,
         whiten: bool = False,
+        alternating: bool = False,
     ) -> None:
         super().__init__()
         if num_couplings < 0:
@@ -305,7 +308,8 @@ class FRMDN(nn.Module):
         self.base = RMDN(input_size, output_size, hidden_size, num_components, rank, num_layers, full, residual, whiten)
         self.conditional, self.spline = conditional, spline
         kind = SplineCoupling if spline else AffineCoupling
-        self.flow = Flow([kind(output_size, context=hidden_size if conditional else 0) for _ in range(num_couplings)])
+        couplings = [kind(output_size, context=hidden_size if conditional else 0) for _ in range(num_couplings)]
+        self.flow = Flow(couplings, alternating)
         self.input_size, self.output_size, self.hidden_size = input_size, output_size, hidden_size
         self.residual, self.whiten, self.num_features = residual, whiten, self.base.num_features
 
@@ -317,6 +321,7 @@ class FRMDN(nn.Module):
     def config(self) -> dict[str, Any]:
         """Arguments that rebuild this module."""
         own = {"num_couplings": len(self.flow.couplings), "conditional": self.conditional, "spline": self.spline}
+        own |= {"alternating": True} if self.flow.alternating else {}  # absent in older files
         return self.base.config | own
 
     def init_from_data(self, latent: Float[Tensor, "steps outputs"], following: Float[Tensor, "steps outputs"]) -> None:

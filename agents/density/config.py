@@ -43,6 +43,11 @@ class DensityConfig:
     num_couplings: int = setting(2, "Number of coupling layers of the flow (frmdn).", NOT_NEGATIVE)
     conditional: bool = setting(False, "Whether to condition the flow on the hidden state (frmdn).")
     spline: bool = setting(False, "Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).")
+    alternating: bool = setting(
+        True,
+        """Whether the couplings split an event into odd and even dimensions instead of halves, so that neighbouring samples
+        or pixels predict each other (frmdn).""",
+    )
     whiten: bool = setting(
         False, "Whether the density is over whitened events, by a fixed linear map (rmdn, frmdn, rnn-gauss)."
     )
@@ -102,7 +107,7 @@ class DensityConfig:
             names = ["latent_dim", "width", "depth"]
         elif self.model == "autoregressive":
             names = ["width"]
-        names += ["num_couplings", "conditional", "spline"] if self.model == "frmdn" else []
+        names += ["num_couplings", "conditional", "spline", "alternating"] if self.model == "frmdn" else []
         names += ["num_components"] if self.num_components is not None else []
         return {name: getattr(self, name) for name in names}
 

@@ -8,7 +8,8 @@ from torch.distributions import Independent, Normal, TransformedDistribution
 from worldmodel import flows
 from worldmodel.flows import AffineCoupling, Flow, SplineCoupling
 
-KINDS = {"affine": AffineCoupling, "spline": SplineCoupling}
+KINDS = {"affine": AffineCoupling, "spline": SplineCoupling, "alternating": AffineCoupling}
+"""Couplings by name; those of "alternating" are in a flow that splits odd and even dimensions."""
 SIZES = [(1, 0, 1), (1, 3, 2), (2, 0, 2), (2, 3, 1), (5, 0, 2), (5, 3, 2), (4, 0, 0)]
 """Number of features, size of the context and number of couplings."""
 CASES = [(name, *sizes) for name in KINDS for sizes in SIZES]
@@ -19,7 +20,8 @@ def random_flow(kind, num_features, context=0, couplings=1, dtype=torch.float64)
     """A flow, or the coupling itself if there is one, with random values and contexts."""
     torch.manual_seed(num_features)
     parts = [KINDS[kind](num_features, hidden=(16, 16), context=context) for _ in range(couplings)]
-    flow = (parts[0] if couplings == 1 else Flow(parts)).double()
+    alternating = kind == "alternating"
+    flow = (parts[0] if couplings == 1 and not alternating else Flow(parts, alternating)).double()
     for parameter in flow.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     y = 3 * torch.randn(6, num_features, dtype=torch.float64)
@@ -52,7 +54,7 @@ def test_log_det_equals_the_autograd_jacobian(case):
 @each
 def test_flow_is_the_identity_at_initialisation(case):
     kind, num_features, context, couplings = case
-    flow = Flow([KINDS[kind](num_features, context=context) for _ in range(couplings)])
+    flow = Flow([KINDS[kind](num_features, context=context) for _ in range(couplings)], kind == "alternating")
     y = torch.randn(4, num_features)
     u, log_det = flow(y, torch.randn(4, context) if context else None)
     torch.testing.assert_close(u, y, rtol=1e-5, atol=1e-5)
@@ -148,8 +150,21 @@ def test_splines_join_the_identity_smoothly_at_their_bound():
     torch.testing.assert_close(log_det, torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-4)
 
 
-def test_two_couplings_change_every_dimension():
-    flow, y, _ = random_flow("affine", 5, couplings=2)
+@pytest.mark.parametrize("num_features", [5, 6])
+def test_an_alternating_coupling_keeps_odd_dimensions(num_features):
+    """Even dimensions change, each by its own value and by odd ones."""
+    flow, y, _ = random_flow("alternating", num_features)
+    changed = (flow(y)[0] - y).abs().amax(dim=0) > 1e-6
+    assert changed.tolist() == [number % 2 == 0 for number in range(num_features)]
+    jacobian = torch.autograd.functional.jacobian(lambda v: flow(v)[0], y[0]) != 0
+    for row in range(num_features):
+        others = {column for column in range(num_features) if jacobian[row, column] and column != row}
+        assert others == (set(range(1, num_features, 2)) if row % 2 == 0 else set())
+
+
+@pytest.mark.parametrize("kind", ["affine", "alternating"])
+def test_two_couplings_change_every_dimension(kind):
+    flow, y, _ = random_flow(kind, 5, couplings=2)
     assert bool(((flow(y)[0] - y).abs() > 1e-6).all(dim=0).all())
 
 

@@ -372,6 +372,8 @@ SEARCH_SECTION = ("sigma", "sigma_decay", "whiten")
 """Settings of the section ``search``, which the sections ``dream`` and ``game`` had once, each for itself."""
 CONTROLLER_INPUTS: dict[str, Any] = {"both": "z+h", "latent": "z"}
 """Values of ``controller.inputs``."""
+ADDED_DENSITY_SETTINGS: dict[str, Any] = {"alternating": False}
+"""Values of settings of a density that an older ``config.yaml`` does not have, where they are not the defaults."""
 DENSITY_CONFIG: dict[str, Any] = {
     **NETWORK_SETTINGS,
     **SCHEDULE_SETTINGS,
@@ -574,7 +576,7 @@ def config_file(old: dict[str, Any]) -> dict[str, Any]:
     """Return a ``config.yaml`` of a run (with ``env``) or a density (with ``data``) under current names; others unchanged."""
     if "env" in old or old.keys() & RUN_SECTIONS.keys():
         return run_config(old)
-    return renamed(old, DENSITY_CONFIG) if "data" in old and "model" in old else old
+    return ADDED_DENSITY_SETTINGS | renamed(old, DENSITY_CONFIG) if "data" in old and "model" in old else old
 
 
 def search_state(old: dict[str, Any]) -> dict[str, Any]:
