@@ -27,6 +27,8 @@ REFERENCES = ("RMDN", "FRMDN")
 """Models that all others are compared with."""
 NAMES = ("fashion-mnist", "photographs", "prompts", "new-speaker")
 """Comparisons of the table of docs/density.md, in the order of its columns."""
+MIN_SEEDS = 3
+"""Number of trainings of a model from which on docs/density.md shows it."""
 BEGIN = "<!-- densities: written by `python -m benchmarks.pages`, checked by `python -m benchmarks.pages --check` -->\n"
 END = "<!-- end of densities -->"
 LIU = "https://arxiv.org/abs/2111.11632, as quoted in the tutorial of ProbabilisticCircuits.jl"
@@ -267,27 +269,26 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def table() -> str:
-    """Return the table of docs/density.md: each model's best measure in each comparison of ``docs/results``."""
+    """Return the table of docs/density.md: the tightest measure of each model with `MIN_SEEDS` trainings; empty without any."""
     found = {name: read_json(path) for name in NAMES if (path := RESULTS / f"density-{name}.json").exists()}
-    units = {
-        name: "nats per frame" if one["corpus"]["kind"] == "speech" else "bits per dimension"
-        for name, one in found.items()
-    }
-    heads = " | ".join(f"{name}, {units[name]}" for name in found)
-    lines = [f"| Model | {heads} |", "|---|" + "---|" * len(found)]
-    models = dict.fromkeys(model["name"] for one in found.values() for model in one["models"])
-    for model in models:
-        cells = [_cell(one, model) for one in found.values()]
-        lines.append(f"| {model} | {' | '.join(cells)} |")
+    cells = {name: _cells(one) for name, one in found.items()}
+    shown = [name for name in found if cells[name]]
+    if not shown:
+        return ""
+    speech = {name: found[name]["corpus"]["kind"] == "speech" for name in shown}
+    heads = [f"{name}, {'nats per frame' if speech[name] else 'bits per dimension'}" for name in shown]
+    lines = [f"| Model | {' | '.join(heads)} |", "|---|" + "---|" * len(shown)]
+    for model in dict.fromkeys(model for name in shown for model in cells[name]):
+        lines.append(f"| {model} | {' | '.join(cells[name].get(model, '') for name in shown)} |")
     return "\n".join([*lines, ""])
 
 
-def _cell(found: Result, name: str) -> str:
-    """Return the last measure of a model, which is the tightest bound of one that has bounds."""
-    speech = found["corpus"]["kind"] == "speech"
+def _cells(found: Result) -> dict[str, str]:
+    """Return the last measure of each model, which is the tightest bound of one that has bounds."""
+    speech, cells = found["corpus"]["kind"] == "speech", {}
     for model in found["models"]:
-        if model["name"] == name:
-            measure = model["measures"][-1]
-            sign = "" if "exact" in measure["what"] else "≥ " if speech else "≤ "
-            return sign + (spread(measure["per_frame"], 2) if speech else spread(measure["means"], 3))
-    return ""
+        measure = model["measures"][-1]
+        sign = "" if "exact" in measure["what"] else "≥ " if speech else "≤ "
+        if len(model["seeds"]) >= MIN_SEEDS:
+            cells[model["name"]] = sign + (spread(measure["per_frame"], 2) if speech else spread(measure["means"], 3))
+    return cells

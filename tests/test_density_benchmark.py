@@ -151,12 +151,16 @@ def test_each_model_has_the_learning_rate_with_the_lowest_held_out_loss(noise, f
 
 def test_the_table_of_the_docs_has_a_column_for_each_comparison(folders):
     _, kept = folders
+    assert density_tables.table() == ""
     kept.mkdir()
-    measures = [{"what": "log p, exact", "means": [3.0, 5.0], "per_frame": [None, None], "differences": {}}]
-    content = {"corpus": {"kind": "image"}, "models": [{"name": "RMDN", "measures": measures}]}
-    (kept / "density-fashion-mnist.json").write_text(json.dumps(content))
-    measures = [{"what": "lower bound", "means": [1.0], "per_frame": [40.0], "differences": {}}]
-    content = {"corpus": {"kind": "speech"}, "models": [{"name": "VRNN", "measures": measures}]}
-    (kept / "density-prompts.json").write_text(json.dumps(content))
+    measures = [{"what": "log p, exact", "means": [3.0, 5.0, 4.0], "per_frame": [None] * 3, "differences": {}}]
+    models = [
+        {"name": "RMDN", "seeds": [1, 2, 3], "measures": measures},
+        {"name": "FRMDN", "seeds": [1], "measures": measures},
+    ]
+    (kept / "density-fashion-mnist.json").write_text(json.dumps({"corpus": {"kind": "image"}, "models": models}))
+    measures = [{"what": "lower bound", "means": [1.0] * 3, "per_frame": [40.0, 41.0, 42.0], "differences": {}}]
+    models = [{"name": "VRNN", "seeds": [1, 2, 3], "measures": measures}]
+    (kept / "density-prompts.json").write_text(json.dumps({"corpus": {"kind": "speech"}, "models": models}))
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in density_tables.table().splitlines()]
-    assert rows[2:] == [["RMDN", "4.000 ± 1.414", ""], ["VRNN", "", "≥ 40.00"]]
+    assert rows[2:] == [["RMDN", "4.000 ± 1.000", ""], ["VRNN", "", "≥ 41.00 ± 1.00"]]
