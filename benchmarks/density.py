@@ -46,6 +46,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "FRMDN": {"model": "frmdn"},
     "FRMDN, whitened": {"model": "frmdn", "whiten": True},
     "FRMDN, alternating": {"model": "frmdn", "alternating": True},
+    "FRMDN, alternating, 8 couplings": {"model": "frmdn", "alternating": True, "num_couplings": 8},
     "VRNN-Gauss": {"model": "vrnn", "num_components": None},
     "VRNN-GMM": {"model": "vrnn-gmm"},
     "Autoregressive": {"model": "autoregressive"},
