@@ -43,8 +43,12 @@ def test_outdated_tables_are_reported_and_rewritten(tmp_path, monkeypatch, capsy
         assert pages.main([]) == 0
         path = tmp_path / table.page
         original = path.read_text(encoding="utf-8")
-        row = original.partition(table.begin)[2].splitlines()[2]
-        path.write_text(original.replace(row, re.sub(r"\d(?=[^\d]*$)", lambda digit: str(9 - int(digit[0])), row)))
+        if table.text():
+            row = original.partition(table.begin)[2].splitlines()[2]
+            outdated = original.replace(row, re.sub(r"\d(?=[^\d]*$)", lambda digit: str(9 - int(digit[0])), row))
+        else:  # no results yet
+            outdated = original.replace(table.begin, f"{table.begin}| a removed row |\n")
+        path.write_text(outdated)
         assert pages.main(["--check"]) == 1
         assert table.page in capsys.readouterr().out
         assert pages.main([]) == 0
