@@ -9,15 +9,16 @@ dreams alone, and plays in the official game. A finished cell is not run again. 
 """
 
 import argparse
-import bisect
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.density import matching_size
 from benchmarks.density_tables import spread
 from worldmodel import Memory, WorldModel, fit, rollouts, seeded
 from worldmodel.agents.agent import Agent
@@ -66,13 +67,9 @@ def memory_settings(settings: RunConfig, variant: str, sizes: tuple[int, int]) -
     """
     changes = VARIANTS.get(variant, {"flow": "affine"})
     frmdn = replace(settings.memory, flow="affine", residual=False, hidden_size=HIDDEN_SIZE)
-    wanted, hidden_sizes = num_parameters(frmdn, sizes), range(1, 64 * HIDDEN_SIZE)
-    index = bisect.bisect_left(
-        hidden_sizes,
-        wanted,
-        key=lambda size: num_parameters(replace(settings.memory, **changes, hidden_size=size), sizes),
-    )
-    return replace(settings.memory, **changes, hidden_size=hidden_sizes[index])
+    variant_of = partial(replace, settings.memory, **changes)
+    size = matching_size(num_parameters(frmdn, sizes), lambda size: num_parameters(variant_of(hidden_size=size), sizes))
+    return variant_of(hidden_size=size)
 
 
 def num_parameters(section: MemoryConfig, sizes: tuple[int, int]) -> int:

@@ -20,6 +20,7 @@ import bisect
 import math
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,6 +74,8 @@ MATCHED = {f"{name}, as large as FRMDN": MODELS[name] for name in MODELS if not 
 """Rivals with as many parameters as the FRMDN, by their number of recurrent units."""
 ALL_MODELS = MODELS | VARIANTS | MATCHED
 TUNING_SEED = 1_000
+MAX_HIDDEN_SIZE = 16_384
+"""Bound of the sizes that `matching_size` tries."""
 RUNS = Path("runs") / "density"
 PROMPTS = "prompts:/usr/share/asterisk/sounds"
 COMPARISONS: dict[str, dict[str, Any]] = {
@@ -146,11 +149,14 @@ def settings_of(model: str, shared: DensityConfig) -> DensityConfig:
         return settings
     event_dim = open_corpus(shared.data, **shared.corpus_options).event_dim
     wanted = num_parameters(replace(shared, **MODELS["FRMDN"]), event_dim)
-    sizes = range(1, 64 * shared.hidden_size)
-    index = bisect.bisect_left(
-        sizes, wanted, key=lambda size: num_parameters(replace(settings, hidden_size=size), event_dim)
-    )
-    return replace(settings, hidden_size=sizes[index])
+    size = matching_size(wanted, lambda size: num_parameters(replace(settings, hidden_size=size), event_dim))
+    return replace(settings, hidden_size=size)
+
+
+def matching_size(wanted: int, count: Callable[[int], int]) -> int:
+    """Return the smallest hidden size whose number of parameters, ``count(size)``, is at least ``wanted``."""
+    sizes = range(1, MAX_HIDDEN_SIZE)
+    return sizes[bisect.bisect_left(sizes, wanted, key=count)]
 
 
 def num_parameters(settings: DensityConfig, event_dim: int) -> int:

@@ -73,7 +73,7 @@ class Sequences(NamedTuple):
     frames: np.ndarray | None
 
 
-def test_sequences(corpus: Corpus, folder: Path) -> Sequences:
+def sequences_of(corpus: Corpus, folder: Path) -> Sequences:
     """Return the groups and lengths of the test sequences of the corpus in a folder."""
     if corpus.kind == "image":
         names, of = [str(number) for number in range(len(corpus.test))], "images"
@@ -107,6 +107,12 @@ def difference(first: list[Result], second: list[Result], measure: int, sequence
     return interval(values, sequences.groups)
 
 
+def corpus_of(job: Result) -> Corpus:
+    """Open the corpus of a training's job."""
+    known = {name: job[name] for name in DensityConfig.__dataclass_fields__ if name in job}
+    return open_corpus(job["data"], **DensityConfig(**known).corpus_options)
+
+
 def keep(path: Path, trainings: list[Result], command: str) -> None:
     """Write the means, differences and costs of all models, without the values of single sequences.
 
@@ -116,13 +122,11 @@ def keep(path: Path, trainings: list[Result], command: str) -> None:
         command: Command of the comparison.
     """
     job = trainings[0]["job"]
-    known = {name: job[name] for name in DensityConfig.__dataclass_fields__ if name in job}
-    corpus = open_corpus(job["data"], **DensityConfig(**known).corpus_options)
-    sequences = test_sequences(corpus, Path(job["data"].partition(":")[2]))
+    sequences = sequences_of(corpus_of(job), Path(job["data"].partition(":")[2]))
     by_model: dict[str, list[Result]] = {}
     for training in trainings:
         by_model.setdefault(training["job"]["name"], []).append(training)
-    budget = ("batch_size", "num_updates", "eval_every", "patience", "num_decays", "num_components", "hidden_size")
+    budget = ("batch_size", "num_updates", "eval_every", "patience", "num_decays")
     write_json(
         path,
         {
@@ -158,6 +162,7 @@ def _summary(name: str, rows: list[Result], by_model: dict[str, list[Result]], s
         "parameters": rows[0]["parameters"],
         "ceiling": rows[0]["ceiling"],
         "hidden_size": rows[0]["job"]["hidden_size"],
+        "num_components": rows[0]["job"]["num_components"] or 1,
         "learning_rate": rows[0]["job"]["learning_rate"],
         "seeds": [row["job"]["seed"] for row in rows],
         "diverged": sum(row["status"] != "trained" for row in rows),
@@ -187,17 +192,17 @@ def write_page(name: str, folder: Path, out: Path) -> Path:
         for config in sorted(folder.glob("*/config.yaml"), reverse=True)
         if (config.parent / "result.json").exists()
     }
-    curves = {
-        model: [(row["update"], row["held_out"]["loss"]) for row in rows_of(run / "metrics.jsonl")]
-        for model, run in first.items()
-    }
-    if curves:
-        series = {model: ([x for x, _ in points], [y for _, y in points]) for model, points in sorted(curves.items())}
-        parts.append(
-            f"<h2>Held-out loss</h2>{page.image(plots.curves(series, 'update', 'nats per event'), 'learning curves')}"
-        )
-    for model, run in sorted(first.items()):
-        parts.append(page.section(f"Samples of {model}", samples(run, out / model)))
+    if first:
+        rows_by_model = {model: rows_of(run / "metrics.jsonl") for model, run in sorted(first.items())}
+        series = {
+            model: ([row["update"] for row in rows], [row["held_out"]["loss"] for row in rows])
+            for model, rows in rows_by_model.items()
+        }
+        plot = page.image(plots.curves(series, "update", "nats per event"), "learning curves")
+        parts.append(f"<h2>Held-out loss</h2>{plot}")
+        corpus = corpus_of(read_json(next(iter(first.values())) / "result.json")["job"])
+        for model, run in sorted(first.items()):
+            parts.append(page.section(f"Samples of {model}", samples(run, out / model, corpus)))
     return page.write_page(out / "index.html", f"Densities of {name}", "".join(parts))
 
 

@@ -1,18 +1,17 @@
 """The density benchmark: its models, its trainings, its numbers and its page."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from benchmarks import density, density_tables
-from benchmarks.density_tables import Sequences, difference, test_sequences
+from benchmarks.density_tables import Sequences, difference, sequences_of
 from tests.worldmodel.corpora.formats import wav_bytes, write_prompts
 from worldmodel.agents.analysis.statistics import interval
 from worldmodel.agents.density import DensityConfig, report
 from worldmodel.corpora import open_corpus
-
-test_sequences.__test__ = False  # type: ignore[attr-defined]  # a function of the benchmark
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def folders(tmp_path, monkeypatch):
 
 def test_recordings_are_labelled_in_the_order_of_evaluation(noise):
     corpus = open_corpus(f"audio:{noise}")
-    whole = test_sequences(type(corpus)(**vars(corpus) | {"test": corpus.train}), noise)
+    whole = sequences_of(type(corpus)(**vars(corpus) | {"test": corpus.train}), noise)
     assert whole.of == "recordings"
     assert set(whole.frames) == {40}
     evaluated = [segment for batch in corpus.train.batches(2) for segment in corpus.to_data(batch.event).numpy()]
@@ -48,11 +47,11 @@ def test_recordings_are_labelled_in_the_order_of_evaluation(noise):
 def test_prompts_are_grouped_by_speaker_and_have_their_lengths(tmp_path):
     folder = write_prompts(tmp_path)
     everybody = open_corpus(f"prompts:{folder}", segment_length=400)
-    found = test_sequences(everybody, folder)
+    found = sequences_of(everybody, folder)
     assert (found.of, len(set(found.groups))) == ("speakers", 3)
     frames = [int(row.sum()) for batch in everybody.test.batches(3) for row in batch.mask]
     assert frames == found.frames.tolist()
-    one = test_sequences(open_corpus(f"prompts:{folder}", segment_length=400, test_speaker="it_IT_m_C"), folder)
+    one = sequences_of(open_corpus(f"prompts:{folder}", segment_length=400, test_speaker="it_IT_m_C"), folder)
     assert (one.of, len(set(one.groups))) == ("recordings", len(one.groups))
 
 
@@ -123,9 +122,9 @@ def test_a_comparison_is_run_resumed_and_grows(noise, folders, capsys):
     page = (runs / "mine" / "page" / "index.html").read_text(encoding="utf-8")
     assert f"{np.mean(means):.1f} ± {np.std(means, ddof=1):.1f}" in page
     assert page.count("<audio") == 3 * 4  # one real, one at each of two temperatures, one continued
-    assert all(
-        (runs / "mine" / "page" / source).exists() for source in page.split('src="')[1:] if source.endswith(".wav")
-    )
+    sounds = re.findall(r'src="([^"]+\.wav)"', page)
+    assert len({*sounds}) == len(sounds) == 12
+    assert all((runs / "mine" / "page" / sound).exists() for sound in sounds)
     capsys.readouterr()
     assert density.main([*words, "RMDN", "--hidden_size", "9"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("benchmarks.density: ")

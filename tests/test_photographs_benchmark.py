@@ -48,7 +48,7 @@ def test_a_photograph_of_the_test_part_is_in_no_other(paths, tmp_path):
 def test_images_are_grouped_by_photograph_in_the_order_of_evaluation(paths, tmp_path):
     write_corpus(paths, tmp_path / "corpus")
     corpus = open_corpus(f"cifar10:{tmp_path / 'corpus'}")
-    found = density_tables.test_sequences(corpus, tmp_path / "corpus")
+    found = density_tables.sequences_of(corpus, tmp_path / "corpus")
     assert (found.of, len(set(found.groups))) == ("photographs", NUM_TEST)
     levels = [
         int(level) for batch in corpus.test.batches(500) for level in (batch.event.mean(dim=(1, 2)) * 256 / 20).round()

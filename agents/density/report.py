@@ -13,7 +13,6 @@ from worldmodel.agents.analysis import plots, video
 from worldmodel.agents.analysis.html import figure, image, losses, settings_section, table, write_page
 from worldmodel.agents.density.config import DensityConfig
 from worldmodel.agents.density.evaluation import Evaluation
-from worldmodel.agents.density.runs import load_density, open_run_corpus
 from worldmodel.agents.density.samples import (
     can_be_completed,
     coloured,
@@ -80,17 +79,15 @@ def _curve(run: Run, settings: DensityConfig) -> str:
     return f'<h2>Training</h2>{image(plot, "learning curve")}<p class="note">Wall clock: {times}.</p>'
 
 
-def samples(folder: Path, media: Path, corpus: Corpus | None = None) -> str:
+def samples(folder: Path, media: Path, corpus: Corpus) -> str:
     """Write data of the test part and samples of a density; return HTML that shows them.
 
     Args:
         folder: Path of the run folder of `agents.density.fit_density`.
         media: Path of the folder for pictures and sounds, beside the page.
-        corpus: Corpus of the run. None: open it.
+        corpus: Corpus of the run.
     """
-    _, settings = load_density(folder)
-    corpus = corpus or open_run_corpus(settings, folder)
-    write = _speech_samples if settings.kind == "speech" else _image_samples
+    write = _speech_samples if corpus.kind == "speech" else _image_samples
     summary = TrainingSummary.from_run(folder)
     which = f"Sampled with the weights of update {summary.best_update:,}. " if summary else ""
     return f'<p class="note">{which}Data of the test part come first.</p>{write(folder, media, corpus)}'

@@ -140,6 +140,7 @@ def continue_speech(
     length: float | None = None,
     data: str | None = None,
     given: float = GIVEN_SECONDS,
+    progress: Progress = silent,
 ) -> Samples:
     """Continue the starts of test recordings; write WAV files, each with the given start and what the density draws after it.
 
@@ -152,6 +153,7 @@ def continue_speech(
         length: Length of the continuation in seconds. None: 5.
         data: KIND:FOLDER of the corpus, if it has moved or is another one. None: that of the run.
         given: Length of the start in seconds, rounded to whole frames.
+        progress: Callback ``progress(events, total, "")``.
 
     Returns:
         The paths of the files, the speed and the fraction of clipped samples.
@@ -173,7 +175,7 @@ def continue_speech(
     out_dir = folder_path(out or expand(folder) / "samples", "out")
     paths = [out_dir / f"continued-t{temperature:g}-s{seed}-{index}.wav" for index in range(count)]
     seconds = SECONDS if length is None else length
-    return _write_speech(model, scale, paths, seconds, temperature, generator, silent, starts)
+    return _write_speech(model, scale, paths, seconds, temperature, generator, progress, starts)
 
 
 def _pcm_frames(

@@ -139,10 +139,10 @@ def sample(options: Namespace) -> None:
         path = complete_images(options.run, *common, options.data)
         answers.print(f"{path} (rows: given half, completed image, true image)", markup=False)
         return
-    if options.complete:
-        drawn = continue_speech(options.run, *common, options.length, options.data)
-    else:
-        with bar("draw samples", "events") as progress:
+    with bar("draw samples", "events") as progress:
+        if options.complete:
+            drawn = continue_speech(options.run, *common, options.length, options.data, progress=progress)
+        else:
             drawn = sample_density(options.run, *common, options.length, progress)
     if training := TrainingSummary.from_run(options.run):
         answers.print(
